@@ -1,0 +1,203 @@
+//! The wire errors: every error that etcd's clients recognise, with its gRPC code and exact text.
+//!
+//! Client libraries map errors by their text, so the text is contract. This is the only place in
+//! the workspace where a [`tonic::Status`] is built.
+//!
+//! Source: etcd `api/v3rpc/rpctypes/error.go` and `server/etcdserver/api/v3rpc/util.go`.
+
+use tonic::{Code, Status};
+
+macro_rules! wire_errors {
+    ($($(#[$doc:meta])* $name:ident => $code:ident, $text:literal;)*) => {
+        /// An error as etcd's clients know it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum WireError {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl WireError {
+            /// Every row of the table.
+            pub const ALL: &'static [WireError] = &[$(WireError::$name,)*];
+
+            /// The gRPC code that etcd sends with it.
+            pub fn code(self) -> Code {
+                match self {
+                    $(WireError::$name => Code::$code,)*
+                }
+            }
+
+            /// The text that etcd sends, to the letter.
+            pub fn message(self) -> &'static str {
+                match self {
+                    $(WireError::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+wire_errors! {
+    /// Raised by: empty key.
+    EmptyKey => InvalidArgument, "etcdserver: key is not provided";
+    /// Raised by: ignore_value/lease on absent key; empty txn op.
+    KeyNotFound => InvalidArgument, "etcdserver: key not found";
+    /// Raised by: ignore_value with value.
+    ValueIsProvided => InvalidArgument, "etcdserver: value is provided";
+    /// Raised by: ignore_lease with lease.
+    LeaseIsProvided => InvalidArgument, "etcdserver: lease is provided";
+    /// Raised by: txn size.
+    TooManyOps => InvalidArgument, "etcdserver: too many operations in txn request";
+    /// Raised by: txn overlap.
+    DuplicateKey => InvalidArgument, "etcdserver: duplicate key given in txn request";
+    /// Raised by: metadata not UTF-8.
+    InvalidClientApiVersion => InvalidArgument, "etcdserver: invalid client api version";
+    /// Raised by: bad enum.
+    InvalidSortOption => InvalidArgument, "etcdserver: invalid sort option";
+    /// Raised by: range, compact, hashkv, watch reason.
+    Compacted => OutOfRange, "etcdserver: mvcc: required revision has been compacted";
+    /// Raised by: range, compact, hashkv.
+    FutureRevision => OutOfRange, "etcdserver: mvcc: required revision is a future revision";
+    /// Raised by: quota / NOSPACE.
+    NoSpace => ResourceExhausted, "etcdserver: mvcc: database space exceeded";
+    /// Raised by: revoke, put with lease.
+    RequestedLeaseNotFound => NotFound, "etcdserver: requested lease not found";
+    /// Raised by: grant dup ID.
+    LeaseAlreadyExists => FailedPrecondition, "etcdserver: lease already exists";
+    /// Raised by: grant.
+    TooLargeLeaseTtl => OutOfRange, "etcdserver: too large lease TTL";
+    /// Raised by: watch stream.
+    WatchCanceled => Cancelled, "etcdserver: watch canceled";
+    /// Raised by: member add.
+    MemberIdAlreadyExist => FailedPrecondition, "etcdserver: member ID already exist";
+    /// Raised by: member add/update.
+    PeerUrlsAlreadyExists => FailedPrecondition, "etcdserver: Peer URLs already exists";
+    /// Raised by: add/remove/promote (wire code is Unknown, see below).
+    NotEnoughStartedMembers => Unknown, "etcdserver: re-configuration failed due to not enough started members";
+    /// Raised by: member add.
+    MemberBadUrls => InvalidArgument, "etcdserver: given member URLs are invalid";
+    /// Raised by: remove/update/promote; removed ID.
+    MemberNotFound => NotFound, "etcdserver: member not found";
+    /// Raised by: promote.
+    MemberNotLearner => FailedPrecondition, "etcdserver: can only promote a learner member";
+    /// Raised by: promote.
+    LearnerNotReady => FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
+    /// Raised by: learner add.
+    TooManyLearnerMembersInCluster => FailedPrecondition, "etcdserver: too many learner members in cluster";
+    /// Raised by: peer hashkv.
+    ClusterIdMismatch => FailedPrecondition, "etcdserver: cluster ID mismatch";
+    /// Raised by: > max-request-bytes.
+    RequestIsTooLarge => InvalidArgument, "etcdserver: request is too large";
+    /// Raised by: apply backlog (wire code is Unknown).
+    TooManyRequests => Unknown, "etcdserver: too many requests";
+    /// Raised by: auth enable.
+    RootUserDoesNotExist => FailedPrecondition, "etcdserver: root user does not exist";
+    /// Raised by: auth enable.
+    RootUserDoesNotHaveRootRole => FailedPrecondition, "etcdserver: root user does not have root role";
+    /// Raised by: user add.
+    UserNameAlreadyExists => FailedPrecondition, "etcdserver: user name already exists";
+    /// Raised by: user add; missing credentials.
+    UserNameIsEmpty => InvalidArgument, "etcdserver: user name is empty";
+    /// Raised by: user ops; admin check of deleted user.
+    UserNameNotFound => FailedPrecondition, "etcdserver: user name not found";
+    /// Raised by: role add.
+    RoleNameAlreadyExists => FailedPrecondition, "etcdserver: role name already exists";
+    /// Raised by: role ops.
+    RoleNameNotFound => FailedPrecondition, "etcdserver: role name not found";
+    /// Raised by: role add.
+    RoleNameIsEmpty => InvalidArgument, "etcdserver: role name is empty";
+    /// Raised by: authenticate.
+    AuthFailed => InvalidArgument, "etcdserver: authentication failed, invalid user ID or password";
+    /// Raised by: grant with nil perm.
+    PermissionNotGiven => InvalidArgument, "etcdserver: permission not given";
+    /// Raised by: RBAC.
+    PermissionDenied => PermissionDenied, "etcdserver: permission denied";
+    /// Raised by: revoke role.
+    RoleIsNotGrantedToTheUser => FailedPrecondition, "etcdserver: role is not granted to the user";
+    /// Raised by: revoke permission.
+    PermissionIsNotGrantedToTheRole => FailedPrecondition, "etcdserver: permission is not granted to the role";
+    /// Raised by: authenticate.
+    AuthenticationIsNotEnabled => FailedPrecondition, "etcdserver: authentication is not enabled";
+    /// Raised by: token check.
+    InvalidAuthToken => Unauthenticated, "etcdserver: invalid auth token";
+    /// Raised by: root guard, bad permission range.
+    InvalidAuthManagement => InvalidArgument, "etcdserver: invalid auth management";
+    /// Raised by: stale token.
+    RevisionOfAuthStoreIsOld => InvalidArgument, "etcdserver: revision of auth store is old";
+    /// Raised by: hasleader metadata; forwarding.
+    NoLeader => Unavailable, "etcdserver: no leader";
+    /// Raised by: MoveLeader on follower.
+    NotLeader => FailedPrecondition, "etcdserver: not leader";
+    /// Raised by: ReadIndex, TimeToLive.
+    LeaderChanged => Unavailable, "etcdserver: leader changed";
+    /// Raised by: v3 capability missing.
+    NotCapable => FailedPrecondition, "etcdserver: not capable";
+    /// Raised by: shutdown.
+    ServerStopped => Unavailable, "etcdserver: server stopped";
+    /// Raised by: propose/read timeout.
+    Timeout => Unavailable, "etcdserver: request timed out";
+    /// Raised by: propose timeout.
+    TimeoutDueToLeaderFail => Unavailable, "etcdserver: request timed out, possibly due to previous leader failure";
+    /// Raised by: propose timeout.
+    TimeoutDueToConnectionLost => Unavailable, "etcdserver: request timed out, possibly due to connection lost";
+    /// Raised by: lease ops, promote.
+    TimeoutWaitAppliedIndex => Unavailable, "etcdserver: request timed out, waiting for the applied index took too long";
+    /// Raised by: strict reconfig.
+    UnhealthyCluster => Unavailable, "etcdserver: unhealthy cluster";
+    /// Raised by: CORRUPT alarm.
+    CorruptCluster => DataLoss, "etcdserver: corrupt cluster";
+    /// Raised by: learner.
+    NotSupportedForLearner => FailedPrecondition, "etcdserver: rpc not supported for learner";
+    /// Raised by: MoveLeader.
+    BadLeaderTransferee => FailedPrecondition, "etcdserver: bad leader transferee";
+    /// Raised by: downgrade.
+    WrongDowngradeTargetVersionFormat => InvalidArgument, "etcdserver: wrong downgrade target version format";
+    /// Raised by: downgrade.
+    InvalidDowngradeTargetVersion => InvalidArgument, "etcdserver: invalid downgrade target version";
+    /// Raised by: downgrade.
+    ClusterVersionUnavailable => FailedPrecondition, "etcdserver: cluster version not found during downgrade";
+    /// Raised by: downgrade.
+    DowngradeInProcess => FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
+    /// Raised by: defined; CANCEL swallows it.
+    NoInflightDowngrade => FailedPrecondition, "etcdserver: no inflight downgrade job";
+    /// Raised by: propose with cancelled ctx.
+    RequestCanceled => Cancelled, "etcdserver: request canceled";
+    /// Raised by: defined; plain ctx errors pass through instead.
+    ContextDeadlineExceeded => DeadlineExceeded, "etcdserver: context deadline exceeded";
+    /// Raised by: MoveLeader.
+    TimeoutLeaderTransfer => Unknown, "etcdserver: request timed out, leader transfer took too long";
+    /// Raised by: bad downgrade action.
+    UnknownMethod => Unknown, "etcdserver: unknown method";
+    /// Raised by: RangeStream with an explicit order.
+    RangeStreamSort => Unimplemented, "RangeStream does not support custom sort orders";
+    /// Raised by: RangeStream with a revision filter.
+    RangeStreamFilter => Unimplemented, "RangeStream does not support revision filters";
+}
+
+impl std::fmt::Display for WireError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for WireError {}
+
+impl From<WireError> for Status {
+    fn from(error: WireError) -> Status {
+        Status::new(error.code(), error.message())
+    }
+}
+
+/// A part of etcd's API that kvd does not have yet; `rpc` is its full name.
+pub fn unimplemented(rpc: &str) -> Status {
+    Status::unimplemented(format!("kvd does not implement {rpc} yet"))
+}
+
+/// A fault of this member: something that no client can cause or mend.
+pub fn internal(text: impl Into<String>) -> Status {
+    Status::internal(text)
+}
+
+/// An answer with code Unknown, which etcd uses for errors outside its table.
+pub fn unknown(text: impl Into<String>) -> Status {
+    Status::unknown(text)
+}
