@@ -1,0 +1,1 @@
+//! Removal of what no reader may see any more, paced.

@@ -1,0 +1,1 @@
+//! All keys in order, with their heads.

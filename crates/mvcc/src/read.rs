@@ -1,0 +1,1 @@
+//! Views of the store at a revision.

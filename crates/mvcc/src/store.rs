@@ -1,0 +1,1 @@
+//! Opening, restoring and sharing the store.
