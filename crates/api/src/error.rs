@@ -201,3 +201,46 @@ pub fn internal(text: impl Into<String>) -> Status {
 pub fn unknown(text: impl Into<String>) -> Status {
     Status::unknown(text)
 }
+
+/// The answer of gRPC for Go to a message over the limit, when `headers` are tonic's answer to
+/// one. `limit` is in bytes. The size of the message is taken from tonic's text.
+pub fn too_large(headers: &http::HeaderMap, limit: usize) -> Option<Status> {
+    let code = headers.get("grpc-status")?;
+    if code != "11" {
+        return None;
+    }
+    let status = Status::from_header_map(headers)?;
+    let found = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    let size = found.split(' ').next()?;
+    Some(Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({size} vs. {limit})"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_text_of_the_table_is_used_once() {
+        let texts: HashSet<&str> = WireError::ALL.iter().map(|error| error.message()).collect();
+        assert_eq!(texts.len(), WireError::ALL.len());
+    }
+
+    #[test]
+    fn an_oversized_message_is_refused_in_the_words_of_grpc_for_go() {
+        let tonic = Status::out_of_range(
+            "Error, decoded message length too large: found 3000000 bytes, \
+             the limit is: 2097152 bytes",
+        );
+        let response: http::Response<()> = tonic.into_http();
+        let status = too_large(response.headers(), 2_097_152).expect("recognised");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(
+            status.message(),
+            "grpc: received message larger than max (3000000 vs. 2097152)"
+        );
+    }
+}

@@ -1,1 +1,41 @@
-//! server
+//! The replicated application of one kvd member.
+//!
+//! # The life of a request
+//!
+//! ```text
+//! services/*  ── is it well formed (services/validate), may it be served here (services/admission)
+//!   │ write                                   │ read
+//!   ▼                                         ▼
+//! core::Core::propose                       core::Core::read_barrier
+//!   │  a Command with a request ID            │  read index from Raft, then wait until it is applied
+//!   ▼                                         ▼
+//! kvd_raft::Node ── quorum on disk ──►      kvd_mvcc::Store
+//! apply::Applier (the only writer)
+//!   │  result, by request ID
+//!   ▼
+//! waiters::Waiters ── wakes the service that waits
+//! ```
+//!
+//! [`server::Server`] starts and stops all of it in order; [`identity`] decides once who the
+//! member is; [`compactor`] and [`quota`] keep the store small; [`error`] is the one place where an
+//! error of any crate becomes what a client sees.
+//!
+//! Not here: watch, leases, users and roles, changes of membership. Their RPCs answer
+//! UNIMPLEMENTED with their name (`services/unbuilt`).
+
+pub mod apply;
+pub mod compactor;
+pub mod config;
+pub mod core;
+pub mod error;
+pub mod identity;
+pub mod limits;
+pub mod metrics;
+pub mod quota;
+pub mod server;
+pub mod services;
+pub mod waiters;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use server::Server;

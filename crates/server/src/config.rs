@@ -1,0 +1,83 @@
+//! Settings of one member, resolved and validated by the binary.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits;
+
+/// When history is compacted without being asked. etcd: `--auto-compaction-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Never.
+    Off,
+    /// Keep what is younger than this.
+    Periodic(Duration),
+    /// Keep this many revisions.
+    Revision(i64),
+}
+
+/// Everything that a member is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The member's name, unique in its cluster.
+    pub name: String,
+    /// Directory of everything that the member stores.
+    pub data_dir: PathBuf,
+    /// Directory of the write-ahead log when it is kept apart.
+    pub wal_dir: Option<PathBuf>,
+    /// URLs that peers reach this member by.
+    pub peer_urls: Vec<String>,
+    /// URLs that clients reach this member by.
+    pub client_urls: Vec<String>,
+    /// The first members: name to peer URLs.
+    pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// Tells clusters apart that start with the same URLs.
+    pub initial_cluster_token: String,
+    /// Whether the token was given, rather than left at its default.
+    pub token_is_explicit: bool,
+    /// Whether the member joins a cluster that runs already.
+    pub join_existing: bool,
+    /// Time between heartbeats of the leader.
+    pub heartbeat_interval: Duration,
+    /// Time without a heartbeat after which a follower stands for election.
+    pub election_timeout: Duration,
+    /// Whether a candidate asks first if it could win.
+    pub pre_vote: bool,
+    /// Applied entries between snapshots.
+    pub snapshot_count: u64,
+    /// Entries kept in the log for followers that lag.
+    pub catchup_entries: u64,
+    /// As given: zero is the default of 2 GiB, negative turns the quota off.
+    pub quota_backend_bytes: i64,
+    /// Largest encoded request, in bytes.
+    pub request_bytes_max: usize,
+    /// Most operations in a transaction.
+    pub txn_ops_max: usize,
+    /// When history is compacted without being asked.
+    pub auto_compaction: AutoCompaction,
+    /// Settings of the store.
+    pub store: kvd_mvcc::Options,
+    /// Version of kvd, for logs and metrics.
+    pub version: &'static str,
+}
+
+impl Config {
+    /// The quota in force, in bytes; negative when there is none.
+    pub fn quota(&self) -> i64 {
+        match self.quota_backend_bytes {
+            0 => limits::QUOTA_BYTES,
+            other => other,
+        }
+    }
+
+    /// Where the write-ahead log lies.
+    pub fn wal_path(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
+    }
+
+    /// Where everything but a separate write-ahead log lies.
+    pub fn member_dir(&self) -> PathBuf {
+        self.data_dir.join("member")
+    }
+}

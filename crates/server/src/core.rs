@@ -1,0 +1,283 @@
+//! What all services share: the way into the log, the read barrier, the header.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kvd_api::error::WireError;
+use kvd_api::pb::etcdserverpb::{AlarmMember, AlarmType, ResponseHeader};
+use kvd_api::pb::kvdcommandpb::{Command, command};
+use kvd_mvcc::Store;
+use kvd_raft::{Node, Role, Status};
+use prost::Message;
+use tokio::sync::watch;
+
+use crate::apply::{Alarms, Applied};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::waiters::Waiters;
+
+/// What a service needs of the member it runs in. Shared by every connection.
+pub struct Core {
+    config: Config,
+    cluster_id: u64,
+    member_id: u64,
+    store: Store,
+    node: Node,
+    status: watch::Receiver<Status>,
+    applied: watch::Receiver<u64>,
+    waiters: Arc<Waiters>,
+    alarms: Arc<Alarms>,
+    metrics: Arc<Metrics>,
+    phase: AtomicU8,
+}
+
+/// What [`Core`] is made of.
+pub struct Parts {
+    /// Settings of the member.
+    pub config: Config,
+    /// The cluster's ID.
+    pub cluster_id: u64,
+    /// The member's ID.
+    pub member_id: u64,
+    /// The store's read side.
+    pub store: Store,
+    /// The way into the log.
+    pub node: Node,
+    /// The log index that is applied and answered for.
+    pub applied: watch::Receiver<u64>,
+    /// Requests that wait for their result.
+    pub waiters: Arc<Waiters>,
+    /// Active alarms, kept by apply.
+    pub alarms: Arc<Alarms>,
+    /// The member's metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+const STOPPING: u8 = 1;
+
+impl Core {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Core {
+        Core {
+            status: parts.node.status(),
+            config: parts.config,
+            cluster_id: parts.cluster_id,
+            member_id: parts.member_id,
+            store: parts.store,
+            node: parts.node,
+            applied: parts.applied,
+            waiters: parts.waiters,
+            alarms: parts.alarms,
+            metrics: parts.metrics,
+            phase: AtomicU8::new(0),
+        }
+    }
+
+    /// The store's read side.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The member's settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Alarms that are active.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// The member's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// This member's ID.
+    pub fn member_id(&self) -> u64 {
+        self.member_id
+    }
+
+    /// The cluster's ID.
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+
+    /// The way into the log.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Raft's view of this member, now.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// The leader that this member knows; zero when there is none.
+    pub fn leader(&self) -> u64 {
+        self.status.borrow().leader.unwrap_or(0)
+    }
+
+    /// Whether this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.status.borrow().role == Role::Leader
+    }
+
+    /// Whether this member has no vote.
+    pub fn is_learner(&self) -> bool {
+        self.status.borrow().role == Role::Learner
+    }
+
+    /// The log index that is applied here.
+    pub fn applied_index(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// How long a request may take: etcd's 5 s and two election timeouts.
+    pub fn request_timeout(&self) -> Duration {
+        limits::REQUEST_TIMEOUT_BASE + 2 * self.config.election_timeout
+    }
+
+    /// A header with the given store revision (zero leaves it out).
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision,
+            raft_term: self.status.borrow().term,
+        }
+    }
+
+    /// Replicates `request`, waits until it is applied here and returns its result.
+    ///
+    /// Errors: [`WireError::RequestIsTooLarge`] above `--max-request-bytes`;
+    /// [`WireError::TooManyRequests`] when apply lags or the queue is full; [`WireError::Timeout`]
+    /// and [`WireError::LeaderChanged`] when the fate of the request is unknown; what apply
+    /// answered. Source: etcd `server/etcdserver/v3_server.go`, `processInternalRaftRequestOnce`.
+    pub async fn propose(&self, request: command::Request) -> Result<Applied> {
+        if self.stopping() {
+            return Err(WireError::ServerStopped.into());
+        }
+        let committed = self.status.borrow().commit_index;
+        if committed > self.applied_index() + limits::APPLY_GAP_MAX {
+            return Err(WireError::TooManyRequests.into());
+        }
+        let (request_id, mut waiting) = self.waiters.register();
+        let command = encode(request_id, request);
+        if command.len() > self.config.request_bytes_max {
+            return Err(WireError::RequestIsTooLarge.into());
+        }
+        let pending = self.metrics.proposal_started();
+        let timeout = self.request_timeout();
+        self.node.propose(request_id, command, Instant::now() + timeout)?;
+        let outcome = tokio::time::timeout(timeout, waiting.result()).await;
+        drop(pending);
+        match outcome {
+            Ok(Err(error @ Error::Proposal(_))) => {
+                self.metrics.proposal_failed();
+                Err(error)
+            }
+            Ok(result) => result,
+            Err(_) => {
+                self.metrics.proposal_failed();
+                Err(WireError::Timeout.into())
+            }
+        }
+    }
+
+    /// Returns when this member has applied everything that was acknowledged anywhere before the
+    /// call: a read that follows is linearizable.
+    ///
+    /// Errors: [`WireError::Timeout`], [`WireError::LeaderChanged`], [`WireError::ServerStopped`].
+    /// Source: Raft thesis, section 6.4; etcd `linearizableReadNotify`.
+    pub async fn read_barrier(&self) -> Result<()> {
+        if self.stopping() {
+            return Err(WireError::ServerStopped.into());
+        }
+        let barrier = async {
+            let index = match self.node.read_index().await {
+                Ok(index) => index,
+                Err(kvd_raft::Error::NoLeader | kvd_raft::Error::Timeout) => {
+                    return Err(WireError::Timeout.into());
+                }
+                Err(kvd_raft::Error::NotLeader { .. }) => {
+                    return Err(WireError::LeaderChanged.into());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.wait_applied(index).await
+        };
+        match tokio::time::timeout(self.request_timeout(), barrier).await {
+            Ok(result) => result,
+            Err(_) => Err(WireError::Timeout.into()),
+        }
+    }
+
+    /// Waits until the log index `index` is applied here.
+    ///
+    /// Errors: [`WireError::ServerStopped`] when the member stops meanwhile.
+    pub async fn wait_applied(&self, index: u64) -> Result<()> {
+        if *self.applied.borrow() >= index {
+            return Ok(());
+        }
+        let mut applied = self.applied.clone();
+        match applied.wait_for(|applied| *applied >= index).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(WireError::ServerStopped.into()),
+        }
+    }
+
+    /// Refuses a request that would add `cost` bytes to a store that is full, and raises the
+    /// NOSPACE alarm. A cost of zero always passes.
+    ///
+    /// Errors: [`WireError::NoSpace`]. Source: etcd `storage/quota.go`, `v3rpc/quota.go`.
+    pub async fn check_quota(&self, cost: u64) -> Result<()> {
+        if cost == 0 {
+            return Ok(());
+        }
+        if self.alarms.is_active(AlarmType::Nospace) {
+            return Err(WireError::NoSpace.into());
+        }
+        let Ok(quota) = u64::try_from(self.config.quota()) else {
+            return Ok(());
+        };
+        if self.store.size().saturating_add(cost) < quota {
+            return Ok(());
+        }
+        let alarm = kvd_api::pb::etcdserverpb::AlarmRequest {
+            action: kvd_api::pb::etcdserverpb::alarm_request::AlarmAction::Activate as i32,
+            member_id: self.member_id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        tracing::warn!(quota, size = self.store.size(), "the store is full: raising NOSPACE");
+        self.propose(command::Request::Alarm(alarm)).await?;
+        Err(WireError::NoSpace.into())
+    }
+
+    /// The active alarms.
+    pub fn active_alarms(&self) -> Vec<AlarmMember> {
+        self.alarms.list(AlarmType::None)
+    }
+
+    /// From now on new requests are refused with `server stopped`.
+    pub fn stop_accepting(&self) {
+        self.phase.store(STOPPING, Ordering::Release);
+    }
+
+    fn stopping(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == STOPPING
+    }
+
+    /// How many requests wait for their result.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+}
+
+fn encode(request_id: u64, request: command::Request) -> Bytes {
+    Bytes::from(Command { request_id, request: Some(request) }.encode_to_vec())
+}

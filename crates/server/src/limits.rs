@@ -1,0 +1,27 @@
+//! Every bound of the server, with etcd's default where etcd has one.
+
+use std::time::Duration;
+
+/// Largest encoded request that is replicated, in bytes. etcd: `--max-request-bytes`.
+pub const REQUEST_BYTES_MAX: usize = 1_572_864;
+/// What a gRPC message may be larger than a request: headers and framing of the message itself.
+pub const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
+/// Most operations in one transaction. etcd: `--max-txn-ops`.
+pub const TXN_OPS_MAX: usize = 128;
+/// Size of the store above which writes are refused, in bytes. etcd: `--quota-backend-bytes`.
+pub const QUOTA_BYTES: i64 = 2 * 1024 * 1024 * 1024;
+/// Entries that may be committed and not yet applied before writes are refused with
+/// `too many requests`. etcd: `maxGapBetweenApplyAndCommitIndex`.
+pub const APPLY_GAP_MAX: u64 = 5_000;
+/// Proposals that may wait for the log at this member before writes are refused.
+pub const PROPOSALS_MAX: usize = 65_536;
+/// What a request is given before it times out, on top of two election timeouts. etcd: 5 s.
+pub const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// Entries kept in the log for followers after a snapshot. etcd: `--snapshot-catchup-entries`.
+pub const CATCHUP_ENTRIES: u64 = 5_000;
+/// Applied entries between snapshots. etcd: `--snapshot-count`.
+pub const SNAPSHOT_COUNT: u64 = 10_000;
+/// Keys that a range answers on the thread that took it; a larger one goes to the blocking pool.
+pub const INLINE_RANGE_KEYS: i64 = 2_000;
+/// Longest time that stopping may take before connections are cut.
+pub const STOP_DEADLINE: Duration = Duration::from_millis(4_500);

@@ -1,0 +1,297 @@
+//! One member, from its directories to its services: starts everything in order and stops it in
+//! the reverse one.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use kvd_api::pb::kvdcommandpb::command::Request;
+use kvd_api::pb::kvdcommandpb::{PublishMember, SetClusterVersion};
+use kvd_raft::{Node, Role};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+use crate::apply::{self, Alarms, Applier};
+use crate::compactor;
+use crate::config::Config;
+use crate::core::{Core, Parts};
+use crate::error::{Error, Result};
+use crate::identity::{self, Resolved};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::services::maintenance::STORAGE_VERSION;
+use crate::services::routes;
+use crate::waiters::Waiters;
+
+/// How often a member that cannot publish itself tries again.
+const PUBLISH_RETRY: Duration = Duration::from_millis(200);
+/// How often a member without a leader says so.
+const WAITING_LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// Most time that handing leadership over may take while stopping.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A running member.
+pub struct Server {
+    core: Arc<Core>,
+    routes: Routes,
+    failed: watch::Receiver<Option<String>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// Opens the data directory, recovers log and store, and takes part in consensus. Peers can be
+    /// served at once ([`Server::node`]); clients only after [`Server::ready`].
+    ///
+    /// Errors: whatever keeps the member from starting, with the file or flag to look at.
+    pub async fn start(config: Config, metrics: Arc<Metrics>) -> Result<Server> {
+        for dir in [config.data_dir.clone(), config.member_dir(), config.wal_path()] {
+            create_private_dir(&dir)?;
+        }
+        let (failed_sender, failed) = watch::channel(None);
+        let failed_sender = Arc::new(failed_sender);
+        let mut store_options = config.store.clone();
+        let on_fault = Arc::clone(&failed_sender);
+        store_options.on_fault = Arc::new(move |fault| {
+            on_fault.send_replace(Some(format!("the store failed: {fault}")));
+        });
+        let store_dir = config.member_dir().join("store");
+        // The store's lock is what keeps a second process out, so it comes first.
+        let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&store_dir, store_options));
+        let (store, writer) = opened
+            .await
+            .map_err(|error| Error::Internal(format!("opening the store failed: {error}")))??;
+        let Resolved { identity, bootstrap } = identity::resolve(&config)?;
+        tracing::info!(
+            cluster_id = format!("{:x}", identity.cluster_id),
+            local_member_id = format!("{:x}", identity.member_id),
+            name = config.name,
+            revision = store.current_revision(),
+            fresh = bootstrap.is_some(),
+            "starting a member"
+        );
+
+        let waiters = Arc::new(Waiters::new(identity.member_id));
+        let (applied_sender, applied) = watch::channel(0);
+        let alarms = Arc::new(Alarms::restore(&store)?);
+        let answers = Arc::clone(&waiters);
+        let applier = Applier::new(apply::Parts {
+            writer,
+            store: store.clone(),
+            alarms: Arc::clone(&alarms),
+            answers,
+            on_applied: Arc::new(move |index| {
+                applied_sender.send_replace(index);
+            }),
+            metrics: Arc::clone(&metrics),
+        });
+        let options = raft_options(&config, &identity, &store, &waiters, &metrics);
+        let node = Node::start(options, applier, bootstrap).await?;
+        let core = Arc::new(Core::new(Parts {
+            config,
+            cluster_id: identity.cluster_id,
+            member_id: identity.member_id,
+            store,
+            node,
+            applied,
+            waiters,
+            alarms,
+            metrics,
+        }));
+        let routes = routes::client_routes(&core).await?;
+        let tasks = vec![
+            tokio::spawn(compactor::run(Arc::clone(&core))),
+            tokio::spawn(watch_status(Arc::clone(&core), failed_sender)),
+        ];
+        Ok(Server { core, routes, failed, tasks: Mutex::new(tasks) })
+    }
+
+    /// What services share.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Consensus; its `peer_service` is what the peer port serves.
+    pub fn node(&self) -> &Node {
+        self.core.node()
+    }
+
+    /// The gRPC services of the client port.
+    pub fn client_routes(&self) -> Routes {
+        self.routes.clone()
+    }
+
+    /// Returns when the member knows a leader and its name and URLs are published: from then on
+    /// clients may be served.
+    ///
+    /// Errors: [`Error::Internal`] when the member fails meanwhile.
+    pub async fn ready(&self) -> Result<()> {
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            result = self.publish() => result,
+            reason = wait_failed(&mut failed) => Err(Error::Internal(reason)),
+        }
+    }
+
+    async fn publish(&self) -> Result<()> {
+        let config = self.core.config();
+        let mut said = Instant::now();
+        loop {
+            let request = Request::PublishMember(PublishMember {
+                member_id: self.core.member_id(),
+                name: config.name.clone(),
+                client_urls: config.client_urls.clone(),
+            });
+            match self.core.propose(request).await {
+                Ok(_) => break,
+                Err(error) if said.elapsed() >= WAITING_LOG_INTERVAL => {
+                    said = Instant::now();
+                    tracing::warn!(
+                        %error,
+                        leader = format!("{:x}", self.core.leader()),
+                        "cannot publish this member yet: no quorum of the members answers; \
+                         check that the others run and that --initial-cluster names them"
+                    );
+                }
+                Err(error) => tracing::debug!(%error, "publishing the member failed; again"),
+            }
+            tokio::time::sleep(PUBLISH_RETRY).await;
+        }
+        // What was acknowledged before a restart must be readable before anybody may read.
+        while let Err(error) = self.core.read_barrier().await {
+            tracing::debug!(%error, "no read index yet");
+        }
+        tracing::info!(
+            local_member_id = format!("{:x}", self.core.member_id()),
+            name = config.name,
+            "published local member to cluster through raft"
+        );
+        Ok(())
+    }
+
+    /// Resolves with the reason when the member can no longer go on and must stop.
+    pub async fn failed(&self) -> String {
+        wait_failed(&mut self.failed.clone()).await
+    }
+
+    /// Refuses new requests and hands leadership over when this member leads and another can.
+    /// Requests that are under way may still finish.
+    pub async fn drain(&self) {
+        let status = self.core.status();
+        if status.role == Role::Leader && status.voters.len() > 1 {
+            let transfer = self.core.node().transfer_leadership(None);
+            match tokio::time::timeout(TRANSFER_DEADLINE, transfer).await {
+                Ok(Ok(leader)) => {
+                    tracing::info!(new_leader = format!("{leader:x}"), "leadership handed over");
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "leadership could not be handed over"),
+                Err(_) => tracing::warn!("no other member took leadership over in time"),
+            }
+        }
+        self.core.stop_accepting();
+    }
+
+    /// Stops consensus, writes back what is only in memory and closes the files.
+    ///
+    /// Errors: when the log or the store could not be closed properly; nothing acknowledged is
+    /// lost by that, since the log holds it.
+    pub async fn stop(self) -> Result<()> {
+        self.core.stop_accepting();
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.core.node().shutdown().await?;
+        let store = self.core.store().clone();
+        tokio::task::spawn_blocking(move || store.close())
+            .await
+            .map_err(|error| Error::Internal(format!("closing the store failed: {error}")))?;
+        Ok(())
+    }
+}
+
+async fn wait_failed(failed: &mut watch::Receiver<Option<String>>) -> String {
+    match failed.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        // Nobody can report a failure any more: the member is being dropped.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Follows Raft's status: reports faults, counts leaders, and sets the cluster version once.
+async fn watch_status(core: Arc<Core>, failed: Arc<watch::Sender<Option<String>>>) {
+    let mut status = core.node().status();
+    let mut leader = None;
+    loop {
+        let now = status.borrow_and_update().clone();
+        core.metrics().raft_status(&now, core.member_id());
+        if let Some(fault) = &now.fault {
+            failed.send_replace(Some(format!("consensus failed: {fault}")));
+            return;
+        }
+        if now.leader != leader {
+            leader = now.leader;
+            if let Some(id) = leader {
+                tracing::info!(
+                    leader = format!("{id:x}"),
+                    term = now.term,
+                    "this member knows a leader"
+                );
+            } else {
+                tracing::warn!(term = now.term, "this member knows no leader");
+            }
+        }
+        if now.role == Role::Leader && apply::cluster_version(core.store()).is_none() {
+            let version = STORAGE_VERSION.to_owned();
+            let request = Request::SetClusterVersion(SetClusterVersion { version });
+            if let Err(error) = core.propose(request).await {
+                tracing::debug!(%error, "the cluster version could not be set; again");
+            }
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn raft_options(
+    config: &Config,
+    identity: &identity::Identity,
+    store: &kvd_mvcc::Store,
+    waiters: &Arc<Waiters>,
+    metrics: &Arc<Metrics>,
+) -> kvd_raft::Options {
+    let failing = Arc::clone(waiters);
+    kvd_raft::Options {
+        heartbeat: config.heartbeat_interval,
+        election: config.election_timeout,
+        pre_vote: config.pre_vote,
+        snapshot_count: config.snapshot_count,
+        catchup_entries: config.catchup_entries,
+        queue_max: limits::PROPOSALS_MAX,
+        on_failed: Arc::new(move |ids, failure| failing.fail(ids, failure)),
+        purgeable_index: purgeable(store),
+        events: Arc::clone(metrics) as Arc<dyn kvd_raft::Events>,
+        ..kvd_raft::Options::new(
+            identity.member_id,
+            identity.cluster_id,
+            config.wal_path(),
+            config.member_dir().join("snap"),
+        )
+    }
+}
+
+fn purgeable(store: &kvd_mvcc::Store) -> Arc<AtomicU64> {
+    store.purgeable_index()
+}
+
+fn create_private_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| Error::Io { path: dir.to_owned(), source })
+}

@@ -1,0 +1,121 @@
+//! What is decided about a gRPC call before any service sees it: whether this version has the
+//! RPC, whether a learner may answer it, whether the caller wants a leader to exist.
+//!
+//! Source: etcd `server/etcdserver/api/v3rpc/interceptor.go`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use kvd_api::error::{WireError, too_large, unimplemented};
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::core::Core;
+use crate::limits;
+
+/// Services of etcd that this version does not have.
+const UNBUILT: [&str; 5] = [
+    "/etcdserverpb.Watch/",
+    "/etcdserverpb.Lease/",
+    "/etcdserverpb.Auth/",
+    "/v3lockpb.Lock/",
+    "/v3electionpb.Election/",
+];
+
+/// What a member without a vote answers. A Range must also be serializable, which its handler
+/// checks.
+const LEARNER_MAY: [&str; 3] = [
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Snapshot",
+];
+
+/// Puts [`Admission`] before every service.
+#[derive(Clone)]
+pub struct AdmissionLayer {
+    core: Arc<Core>,
+}
+
+impl AdmissionLayer {
+    /// Admission to the member `core`.
+    pub fn new(core: Arc<Core>) -> AdmissionLayer {
+        AdmissionLayer { core }
+    }
+}
+
+impl<S> Layer<S> for AdmissionLayer {
+    type Service = Admission<S>;
+
+    fn layer(&self, inner: S) -> Admission<S> {
+        Admission { core: Arc::clone(&self.core), inner }
+    }
+}
+
+/// Checks each call, then hands it on.
+#[derive(Clone)]
+pub struct Admission<S> {
+    core: Arc<Core>,
+    inner: S,
+}
+
+impl<S> Admission<S> {
+    fn refusal<B>(&self, request: &Request<B>) -> Option<Status> {
+        let path = request.uri().path();
+        if !path.starts_with("/etcdserverpb.KV/")
+            && let Some(prefix) = UNBUILT.iter().find(|prefix| path.starts_with(**prefix))
+        {
+            tracing::debug!(prefix, "a call of a service that is not built");
+            return Some(unimplemented(path.trim_start_matches('/')));
+        }
+        let headers = request.headers();
+        if headers.get("hasleader").is_some_and(|value| value == "true") && self.core.leader() == 0
+        {
+            return Some(WireError::NoLeader.into());
+        }
+        let is_etcd = path.starts_with("/etcdserverpb.");
+        if is_etcd && self.core.is_learner() && !LEARNER_MAY.contains(&path) {
+            return Some(WireError::NotSupportedForLearner.into());
+        }
+        None
+    }
+}
+
+type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl<S, B> Service<Request<B>> for Admission<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Reply;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Reply {
+        let version = request.headers().get("client-api-version");
+        let version = version.and_then(|value| value.to_str().ok()).unwrap_or("unknown");
+        self.core.metrics().client_request(request.uri().path(), version);
+        if let Some(status) = self.refusal(&request) {
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        }
+        let limit = self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
+        let reply = self.inner.call(request);
+        Box::pin(async move {
+            let response = reply.await?;
+            // gRPC for Go says this differently from tonic, and clients look for its words.
+            match too_large(response.headers(), limit) {
+                Some(status) => Ok(status.into_http()),
+                None => Ok(response),
+            }
+        })
+    }
+}

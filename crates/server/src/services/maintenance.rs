@@ -1,0 +1,177 @@
+//! etcd's Maintenance service: Alarm, Status, Hash, HashKV and MoveLeader. The rest is not built.
+
+use std::sync::Arc;
+
+use kvd_api::ETCD_VERSION;
+use kvd_api::error::WireError;
+use kvd_api::pb::etcdserverpb::alarm_request::AlarmAction;
+use kvd_api::pb::etcdserverpb::maintenance_server::Maintenance;
+use kvd_api::pb::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse,
+};
+use kvd_api::pb::kvdcommandpb::command;
+use kvd_mvcc::Store;
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status};
+
+use crate::apply::Applied;
+use crate::core::Core;
+use crate::error::{Error, Result};
+
+/// The version of the stored content that etcd would report for what we hold.
+pub const STORAGE_VERSION: &str = "3.7.0";
+
+/// The service.
+#[derive(Clone)]
+pub struct MaintenanceService {
+    core: Arc<Core>,
+}
+
+impl MaintenanceService {
+    /// The service of the member `core`.
+    pub fn new(core: Arc<Core>) -> MaintenanceService {
+        MaintenanceService { core }
+    }
+
+    async fn read_store<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(Store) -> kvd_mvcc::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.core.store().clone();
+        match tokio::task::spawn_blocking(move || read(store)).await {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(Error::Internal(format!("a read did not finish: {error}"))),
+        }
+    }
+
+    async fn change_alarm(&self, request: AlarmRequest) -> Result<AlarmResponse> {
+        match self.core.propose(command::Request::Alarm(request)).await? {
+            Applied::Alarm(response) => Ok(response),
+            other => Err(Error::Internal(format!("an alarm was answered with {other:?}"))),
+        }
+    }
+
+    async fn move_leader(&self, target: u64) -> Result<()> {
+        let status = self.core.status();
+        if !self.core.is_leader() {
+            return Err(WireError::NotLeader.into());
+        }
+        if !status.voters.contains(&target) {
+            return Err(WireError::BadLeaderTransferee.into());
+        }
+        if target == self.core.member_id() {
+            return Ok(());
+        }
+        let transfer = self.core.node().transfer_leadership(Some(target));
+        match tokio::time::timeout(self.core.request_timeout(), transfer).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(kvd_raft::Error::Timeout)) | Err(_) => {
+                Err(WireError::TimeoutLeaderTransfer.into())
+            }
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        let request = request.into_inner();
+        let mut response = match AlarmAction::try_from(request.action) {
+            // Replicated like a write, as in etcd: the answer is linearizable.
+            Ok(_) => self.change_alarm(request).await?,
+            Err(_) => AlarmResponse::default(),
+        };
+        response.header = Some(self.core.header(self.core.store().current_revision()));
+        Ok(Response::new(response))
+    }
+
+    async fn status(
+        &self,
+        _: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let status = self.core.status();
+        let store = self.core.store();
+        let mut errors = Vec::new();
+        if status.leader.is_none() {
+            errors.push(WireError::NoLeader.message().to_owned());
+        }
+        for alarm in self.core.active_alarms() {
+            let kind = AlarmType::try_from(alarm.alarm).unwrap_or_default();
+            errors.push(format!("memberID:{} alarm:{}", alarm.member_id, kind.as_str_name()));
+        }
+        Ok(Response::new(StatusResponse {
+            header: Some(self.core.header(store.current_revision())),
+            version: ETCD_VERSION.to_owned(),
+            db_size: i64::try_from(store.size()).unwrap_or(i64::MAX),
+            leader: status.leader.unwrap_or(0),
+            raft_index: status.commit_index,
+            raft_term: status.term,
+            raft_applied_index: self.core.applied_index(),
+            errors,
+            db_size_in_use: i64::try_from(store.size_in_use()).unwrap_or(i64::MAX),
+            is_learner: self.core.is_learner(),
+            storage_version: STORAGE_VERSION.to_owned(),
+            db_size_quota: self.core.config().quota().max(0),
+            downgrade_info: Some(DowngradeInfo::default()),
+        }))
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let hash = self.read_store(|store| store.hash()).await?;
+        let header = self.core.header(self.core.store().current_revision());
+        Ok(Response::new(HashResponse { header: Some(header), hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        let revision = request.into_inner().revision;
+        let hashed = self.read_store(move |store| store.hash_kv(revision)).await?;
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.core.header(hashed.current_revision)),
+            hash: hashed.hash,
+            compact_revision: hashed.compact_revision,
+            hash_revision: hashed.revision,
+        }))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        MaintenanceService::move_leader(self, request.into_inner().target_id).await?;
+        // etcd answers without a header.
+        Ok(Response::new(MoveLeaderResponse::default()))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        Err(Error::Unbuilt("etcdserverpb.Maintenance/Defragment").into())
+    }
+
+    type SnapshotStream = Empty<Result<SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(Error::Unbuilt("etcdserverpb.Maintenance/Snapshot").into())
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        Err(Error::Unbuilt("etcdserverpb.Maintenance/Downgrade").into())
+    }
+}

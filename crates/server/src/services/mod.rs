@@ -1,0 +1,9 @@
+//! The gRPC services: each handler checks, acts, waits and answers.
+
+pub mod admission;
+pub mod cluster;
+pub mod header;
+pub mod kv;
+pub mod maintenance;
+pub mod routes;
+pub mod validate;

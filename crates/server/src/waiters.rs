@@ -1,0 +1,112 @@
+//! Who waits for which request: finds the caller when its command has been applied here.
+//!
+//! A request ID is unique across the members and restarts of a cluster, so an entry that was
+//! proposed before a restart never answers somebody else. It is built as etcd builds it: 16 bits
+//! of the member, 40 bits of the time of start in milliseconds, 8 bits and carry for the count.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kvd_raft::ProposeFailure;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::apply::{Answers, Applied};
+use crate::error::{Error, Result};
+
+/// Shards of the table, so that handlers on different cores seldom meet.
+const SHARDS: usize = 16;
+
+type Shard = Mutex<HashMap<u64, oneshot::Sender<Result<Applied>>>>;
+
+/// The requests of this member that wait for their result.
+pub struct Waiters {
+    shards: [Shard; SHARDS],
+    next: AtomicU64,
+}
+
+impl Waiters {
+    /// A table for the member `member_id`, started now.
+    pub fn new(member_id: u64) -> Waiters {
+        let millis = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+        let prefix = (member_id & 0xffff) << 48;
+        let suffix = (millis & 0xff_ffff_ffff) << 8;
+        Waiters {
+            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+            next: AtomicU64::new(prefix | suffix),
+        }
+    }
+
+    /// A new request ID and the place where its result arrives. Dropping the [`Waiting`] forgets
+    /// the request; what was proposed may still be applied.
+    pub fn register(&self) -> (u64, Waiting<'_>) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.shard(id).lock().insert(id, sender);
+        (id, Waiting { id, receiver, waiters: self })
+    }
+
+    /// How many requests wait.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tells the callers of `ids` that their proposals did not come back. IDs that nobody waits
+    /// for are skipped.
+    pub fn fail(&self, ids: &[u64], failure: ProposeFailure) {
+        for id in ids {
+            if let Some(waiter) = self.shard(*id).lock().remove(id) {
+                // The caller may have given up meanwhile; then there is nobody to tell.
+                drop(waiter.send(Err(Error::Proposal(failure))));
+            }
+        }
+    }
+
+    fn shard(&self, id: u64) -> &Shard {
+        &self.shards[(id % SHARDS as u64) as usize]
+    }
+}
+
+impl Answers for Waiters {
+    fn answer(&self, results: &mut Vec<(u64, Result<Applied>)>) {
+        for (id, result) in results.drain(..) {
+            let waiter = self.shard(id).lock().remove(&id);
+            if let Some(waiter) = waiter {
+                drop(waiter.send(result));
+            }
+        }
+    }
+}
+
+/// One caller's wait for its result.
+pub struct Waiting<'a> {
+    id: u64,
+    receiver: oneshot::Receiver<Result<Applied>>,
+    waiters: &'a Waiters,
+}
+
+impl Waiting<'_> {
+    /// The result of the request.
+    ///
+    /// Errors: what apply answered, or why the proposal did not come back.
+    pub async fn result(&mut self) -> Result<Applied> {
+        match (&mut self.receiver).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Proposal(ProposeFailure::Stopped)),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiters.shard(self.id).lock().remove(&self.id);
+    }
+}
