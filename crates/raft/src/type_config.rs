@@ -4,6 +4,7 @@ use std::fmt;
 
 use openraft::RaftTypeConfig;
 use openraft::impls::leader_id_std;
+use openraft::vote::RaftLeaderId;
 
 use crate::commands::Commands;
 
@@ -36,7 +37,7 @@ impl RaftTypeConfig for TypeConfig {
 }
 
 pub(crate) type LeaderId = leader_id_std::LeaderId<u64, u64>;
-pub(crate) type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
+pub(crate) type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
 pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
 pub(crate) type Vote = openraft::Vote<LeaderId>;
 pub(crate) type EntryPayload = openraft::EntryPayload<Commands, u64, PeerNode>;
@@ -47,7 +48,7 @@ pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, u64, Pe
 
 /// A log id from its two numbers.
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
-    LogId::new(CommittedLeaderId::new(term), index)
+    LogId::new(CommittedLeaderId::from(term), index)
 }
 
 /// What the Raft membership knows of a member besides its id.

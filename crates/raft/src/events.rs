@@ -1,0 +1,32 @@
+//! Hooks for metrics: what the log and the transport see, told as it happens.
+
+use std::time::Duration;
+
+/// Receives events. Every method does nothing unless implemented; implementations must be quick,
+/// since they run on the threads that write the log and talk to peers.
+pub trait Events: Send + Sync + 'static {
+    /// A write of the log was made durable: how long the sync took, how many bytes it covered.
+    fn wal_synced(&self, _sync: Duration, _bytes: u64) {}
+    /// A message left for a peer.
+    fn peer_sent(&self, _to: u64, _bytes: u64) {}
+    /// A message came from a peer.
+    fn peer_received(&self, _from: u64, _bytes: u64) {}
+    /// A peer answered an append or a heartbeat.
+    fn peer_round_trip(&self, _to: u64, _took: Duration) {}
+    /// A peer could not be reached, or a message to it failed.
+    fn peer_failed(&self, _to: u64) {}
+    /// A snapshot was sent to a peer, or failed to be.
+    fn snapshot_sent(&self, _to: u64, _took: Duration, _ok: bool) {}
+    /// A snapshot was received and installed.
+    fn snapshot_received(&self, _from: u64, _took: Duration) {}
+    /// Another member leads now, or none does.
+    fn leader_changed(&self, _leader: Option<u64>) {}
+    /// Proposals whose fate this member could not learn, or that were never appended.
+    fn proposals_failed(&self, _count: u64) {}
+}
+
+/// Ignores every event.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoEvents;
+
+impl Events for NoEvents {}
