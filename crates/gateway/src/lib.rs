@@ -1,1 +1,42 @@
-//! gateway
+//! Everything a member answers over plain HTTP: the JSON gateway, probes, metrics, version.
+//!
+//! # The life of a JSON request
+//!
+//! ```text
+//! POST /v3/kv/range {"key":"Zm9v"}
+//!   access   is the Host allowed, CORS headers, OPTIONS
+//!   v3       which RPC is it (routes), is the body within its bound
+//!   json     JSON -> protobuf, by the descriptors that the protos compile to
+//!   call     a gRPC request to the member's own services, in process: no socket, no second encoding
+//!   json     protobuf -> JSON, one object or one line per message (v3_stream)
+//! {"header":{...},"kvs":[...]}
+//! ```
+//!
+//! The gateway knows no message type: a new RPC needs one row in [`routes`] and nothing else. It
+//! holds no state of the store either; what it needs besides gRPC it asks through [`Member`].
+//!
+//! [`client_router`] serves the client port, [`metrics_router`] a port for monitoring alone,
+//! [`peer_router`] what members ask of each other over HTTP.
+//!
+//! Left out: the websocket upgrade that etcd's gateway offers for streams, the v2 API, pprof pages.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod access;
+mod call;
+mod error;
+mod info;
+mod json;
+mod member;
+mod metrics;
+mod peer;
+mod probes;
+mod router;
+pub mod routes;
+mod v3;
+mod v3_stream;
+
+pub use access::ClientCertName;
+pub use error::http_status;
+pub use member::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
+pub use router::{Options, client_router, metrics_router, peer_router};

@@ -1,0 +1,108 @@
+//! Which endpoint answers which path, on each kind of port.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::any;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+
+use crate::access::{self, Access};
+use crate::member::Member;
+use crate::v3::{self, Gateway};
+use crate::{error, info, metrics, peer, probes};
+
+/// How the client port behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Origins that pages may call from (`--cors`); empty or with `*` means all.
+    pub cors: BTreeSet<String>,
+    /// Host names that clients may use without TLS (`--host-whitelist`); empty or with `*` means
+    /// all.
+    pub host_whitelist: BTreeSet<String>,
+    /// Whether `/v3/*` answers (`--enable-grpc-gateway`).
+    pub gateway_enabled: bool,
+    /// Most bytes of a request (`--max-request-bytes`); the gateway takes 512 KiB more, for the
+    /// message around it, and twice that of JSON.
+    pub max_request_bytes: usize,
+    /// Whether this listener speaks TLS: then any host name will do.
+    pub secure: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            cors: BTreeSet::new(),
+            host_whitelist: BTreeSet::new(),
+            gateway_enabled: true,
+            max_request_bytes: 3 * 512 * 1024,
+            secure: false,
+        }
+    }
+}
+
+/// Everything that the client port answers over plain HTTP.
+///
+/// `service`: the member's gRPC services, usually [`tonic::service::Routes`], with or without
+/// layers around it; called in process, once per request.
+pub fn client_router<S>(service: S, member: Arc<dyn Member>, options: Options) -> Router
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let mut router = Router::new()
+        .route("/version", any(info::version))
+        .route("/debug/vars", any(info::vars))
+        .with_state(member.clone())
+        .merge(monitoring(&member));
+    if options.gateway_enabled {
+        let service = BoxCloneSyncService::new(service);
+        let gateway = Arc::new(Gateway::new(service, options.max_request_bytes));
+        let paths = ["/v3/", "/v3/{*rest}", "/v3beta/", "/v3beta/{*rest}"];
+        let routes = paths
+            .iter()
+            .fold(Router::new(), |r, path| r.route(path, any(v3::serve)));
+        router = router.merge(routes.with_state(gateway));
+    }
+    let access = Access {
+        member,
+        cors: options.cors,
+        hosts: options.host_whitelist,
+        secure: options.secure,
+        gateway_enabled: options.gateway_enabled,
+    };
+    with_not_found(router).layer(axum::middleware::from_fn_with_state(
+        Arc::new(access),
+        access::control,
+    ))
+}
+
+/// What a port for monitoring alone answers: `/metrics`, `/health`, `/livez`, `/readyz`.
+pub fn metrics_router(member: Arc<dyn Member>) -> Router {
+    with_not_found(monitoring(&member))
+}
+
+/// What the peer port answers over plain HTTP: `/members`, `/version`.
+pub fn peer_router(member: Arc<dyn Member>) -> Router {
+    let router = Router::new()
+        .route("/members", any(peer::members))
+        .route("/version", any(info::version))
+        .with_state(member);
+    with_not_found(router)
+}
+
+/// Probes and metrics.
+fn monitoring(member: &Arc<dyn Member>) -> Router {
+    Router::new()
+        .route("/metrics", any(metrics::metrics))
+        .with_state(member.clone())
+        .merge(probes::router(member))
+}
+
+/// Answers every other path with 404 and a line of text.
+fn with_not_found(router: Router) -> Router {
+    router.fallback(|| async { error::page_not_found() })
+}
