@@ -1,1 +1,23 @@
-//! Harness of the black-box suites.
+//! Harness of the black-box suites: real `kvd` processes on loopback, real clients, recorded
+//! histories and the check that they are linearizable.
+//!
+//! - [`ports`]: ports that no other test takes.
+//! - [`member`]: one `kvd` process: start, kill, pause, logs.
+//! - [`cluster`]: several of them, and what they must agree on.
+//! - [`wait`]: conditions with a deadline, never sleeps.
+//! - [`http`]: just enough HTTP/1.1 to see the bytes that a server sends.
+//! - [`history`]: what clients did and saw.
+//! - [`linearizable`]: Porcupine's algorithm over a history.
+//! - [`workload`]: concurrent clients that record a history.
+//!
+//! A suite takes its binaries from the build folder it runs in; `KVD_BIN` and `KVCTL_BIN` name
+//! others.
+
+pub mod cluster;
+pub mod history;
+pub mod http;
+pub mod linearizable;
+pub mod member;
+pub mod ports;
+pub mod wait;
+pub mod workload;
