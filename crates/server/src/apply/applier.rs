@@ -1,0 +1,176 @@
+//! The state machine: takes committed entries, answers who waits.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvd_api::pb::kvdcommandpb::Command;
+use kvd_api::pb::kvdcommandpb::command::Request;
+use kvd_mvcc::{SnapshotReader, Store, Writer};
+use kvd_raft::{Committed, Fault, Payload, Position, SnapshotSource, StateMachine};
+use prost::Message;
+
+use super::alarm::Alarms;
+use super::outcome::{Applied, Failure, Outcome};
+use super::{cluster, kv, txn};
+use crate::error::Error;
+
+/// Who waits for the results of commands.
+pub trait Answers: Send + Sync {
+    /// Hands results to whoever waits for them, by request ID; takes all of them out.
+    ///
+    /// Called once for each call of [`StateMachine::apply`] that has results, after the changes
+    /// can be read.
+    fn answer(&self, results: &mut Vec<(u64, Result<Applied, Error>)>);
+
+    /// Whether anybody may wait for this request here. Results that nobody waits for are not made
+    /// in full: what a transaction would have read is left out.
+    fn is_awaited(&self, request_id: u64) -> bool {
+        let _ = request_id;
+        true
+    }
+}
+
+/// What an [`Applier`] is made of.
+pub struct Parts {
+    /// The one writer of the store.
+    pub writer: Writer,
+    /// The read side of the same store.
+    pub store: Store,
+    /// The active alarms; changed here alone.
+    pub alarms: Arc<Alarms>,
+    /// Who waits for results.
+    pub answers: Arc<dyn Answers>,
+    /// Told the log index up to which everything can be read, after each change of it.
+    pub on_applied: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+/// The replicated state: everything that changes it comes through here, in the order of the log.
+pub struct Applier {
+    parts: Parts,
+    /// Results of the entries of one call; kept for its capacity.
+    results: Vec<(u64, Result<Applied, Error>)>,
+}
+
+impl Applier {
+    /// An applier that goes on where the store stands, and says so through `on_applied`.
+    pub fn new(parts: Parts) -> Applier {
+        if let Some(position) = parts.store.applied() {
+            (parts.on_applied)(position.index);
+        }
+        Applier { parts, results: Vec::new() }
+    }
+
+    /// Applies one command and keeps its result for who waits for it.
+    fn command(&mut self, index: u64, request_id: u64, command: Bytes) -> Result<(), Fault> {
+        let command = Command::decode(command).map_err(|error| {
+            Fault::with_source(format!("a command of log entry {index} cannot be decoded"), error)
+        })?;
+        let Some(request) = command.request else {
+            return Err(Fault::new(format!(
+                "log entry {index} holds a command that this version does not know"
+            )));
+        };
+        let is_awaited = request_id != 0 && self.parts.answers.is_awaited(request_id);
+        let result = match self.request(request, is_awaited) {
+            Ok(applied) => Ok(applied),
+            Err(Failure::Answer(error)) => Err(error),
+            Err(Failure::Fault(fault)) => return Err(fault),
+        };
+        if is_awaited {
+            self.results.push((request_id, result));
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, request: Request, is_awaited: bool) -> Outcome<Applied> {
+        let Parts { writer, store, alarms, .. } = &mut self.parts;
+        alarms.admit(&request)?;
+        match request {
+            Request::Put(mut put) => {
+                put.prev_kv &= is_awaited;
+                kv::put(writer, store, put)
+            }
+            Request::DeleteRange(mut delete) => {
+                delete.prev_kv &= is_awaited;
+                kv::delete_range(writer, &delete)
+            }
+            Request::Txn(txn) => txn::txn(writer, store, txn, is_awaited),
+            Request::Compaction(compaction) => kv::compact(writer, store, &compaction),
+            Request::Alarm(alarm) => Ok(Applied::Alarm(alarms.apply(writer, &alarm))),
+            Request::PublishMember(publish) => {
+                cluster::publish(writer, store, publish).map_err(Failure::fault)
+            }
+            Request::SetClusterVersion(version) => Ok(cluster::set_version(writer, version)),
+        }
+    }
+
+    fn entry(&mut self, entry: &Committed) -> Result<(), Fault> {
+        match &entry.payload {
+            Payload::Blank => Ok(()),
+            Payload::Commands(commands) => {
+                for (request_id, command) in commands {
+                    self.command(entry.index, request_id, command)?;
+                }
+                Ok(())
+            }
+            Payload::Membership(members) => {
+                cluster::set_members(&mut self.parts.writer, &self.parts.store, members)
+                    .map_err(|error| Fault::with_source("setting the members failed", error))
+            }
+        }
+    }
+}
+
+impl StateMachine for Applier {
+    fn position(&self) -> Option<Bytes> {
+        self.parts.store.applied().map(|position| position.bytes)
+    }
+
+    fn apply(&mut self, entries: &[Committed], position: Position) -> Result<(), Fault> {
+        for entry in entries {
+            self.entry(entry)?;
+        }
+        let Position { index, bytes } = position;
+        self.parts.writer.commit(kvd_mvcc::Position { index, bytes });
+        (self.parts.on_applied)(index);
+        if !self.results.is_empty() {
+            self.parts.answers.answer(&mut self.results);
+            self.results.clear();
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, Fault> {
+        let reader = self.parts.store.snapshot();
+        let reader =
+            reader.map_err(|error| Fault::with_source("reading a snapshot failed", error))?;
+        Ok(Box::new(Snapshot(reader)))
+    }
+
+    fn install(&mut self, file: &Path, position: Position) -> Result<(), Fault> {
+        let Position { index, bytes } = position;
+        let Parts { writer, store, alarms, on_applied, .. } = &mut self.parts;
+        writer
+            .install(file, kvd_mvcc::Position { index, bytes })
+            .map_err(|error| Fault::with_source("installing a snapshot failed", error))?;
+        alarms
+            .reload(store)
+            .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
+        on_applied(index);
+        Ok(())
+    }
+}
+
+/// The store's snapshot as Raft sends it.
+struct Snapshot(SnapshotReader);
+
+impl SnapshotSource for Snapshot {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, Fault> {
+        self.0.next_chunk().map_err(|error| Fault::with_source("reading a snapshot failed", error))
+    }
+
+    fn size_hint(&self) -> u64 {
+        self.0.size_hint()
+    }
+}

@@ -1,0 +1,226 @@
+//! etcd's KV service.
+//!
+//! Writes go through the log and are answered with what apply made of them. Reads wait for the
+//! read barrier, unless they are serializable, and run on the store as it stands here.
+//!
+//! A read that may touch many keys leaves the thread that took the call, so that the other calls
+//! of that thread do not wait for it.
+//!
+//! Source: etcd `server/etcdserver/api/v3rpc/{key,quota}.go`, `server/etcdserver/v3_server.go`.
+
+use std::sync::Arc;
+
+use kvd_api::error::WireError;
+use kvd_api::pb::etcdserverpb::kv_server::Kv;
+use kvd_api::pb::etcdserverpb::request_op;
+use kvd_api::pb::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, TxnRequest, TxnResponse,
+};
+use kvd_api::pb::kvdcommandpb::command;
+use kvd_api::wire::RangeResponse;
+use kvd_mvcc::Store;
+use tonic::{Request, Response, Status};
+
+use super::range_stream::{self, ResponseStream};
+use super::{header, validate};
+use crate::apply::{self, Applied};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::{limits, quota};
+
+/// The service.
+#[derive(Clone)]
+pub struct KvService {
+    core: Arc<Core>,
+}
+
+impl KvService {
+    /// The service of the member `core`.
+    pub fn new(core: Arc<Core>) -> KvService {
+        KvService { core }
+    }
+
+    async fn range_inner(&self, request: RangeRequest) -> Result<RangeResponse> {
+        validate::range(&request)?;
+        if !request.serializable {
+            self.linearize().await?;
+        }
+        let store = self.core.store();
+        let mut response = if is_small(store, &request) {
+            apply::range(store, &request)?
+        } else {
+            off_thread(store, move |store| Ok(apply::range(store, &request)?)).await?
+        };
+        header::fill(&mut response.header, &self.core);
+        Ok(response)
+    }
+
+    async fn range_stream_inner(&self, request: RangeRequest) -> Result<ResponseStream> {
+        validate::range_stream(&request)?;
+        if !request.serializable {
+            self.linearize().await?;
+        }
+        Ok(range_stream::stream(Arc::clone(&self.core), request))
+    }
+
+    async fn put_inner(&self, request: PutRequest) -> Result<PutResponse> {
+        self.core.check_quota(quota::put_cost(&request)).await?;
+        validate::put(&request)?;
+        match self.core.propose(command::Request::Put(request)).await? {
+            Applied::Put(mut response) => {
+                header::fill(&mut response.header, &self.core);
+                Ok(response)
+            }
+            other => Err(mismatch("put", &other)),
+        }
+    }
+
+    async fn delete_range_inner(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse> {
+        validate::delete_range(&request)?;
+        match self.core.propose(command::Request::DeleteRange(request)).await? {
+            Applied::DeleteRange(mut response) => {
+                header::fill(&mut response.header, &self.core);
+                Ok(response)
+            }
+            other => Err(mismatch("delete", &other)),
+        }
+    }
+
+    async fn txn_inner(&self, request: TxnRequest) -> Result<TxnResponse> {
+        self.core.check_quota(quota::txn_cost(&request)).await?;
+        validate::txn(&request, self.core.config().txn_ops_max)?;
+        let mut response = if apply::is_read_only(&request) {
+            self.read_only_txn(request).await?
+        } else {
+            match self.core.propose(command::Request::Txn(request)).await? {
+                Applied::Txn(response) => response,
+                other => return Err(mismatch("transaction", &other)),
+            }
+        };
+        header::fill(&mut response.header, &self.core);
+        Ok(response)
+    }
+
+    async fn read_only_txn(&self, request: TxnRequest) -> Result<TxnResponse> {
+        if !apply::is_serializable(&request) {
+            self.linearize().await?;
+        }
+        let store = self.core.store();
+        if is_small_txn(store, &request) {
+            return Ok(apply::read_only_txn(store, &request)?);
+        }
+        off_thread(store, move |store| Ok(apply::read_only_txn(store, &request)?)).await
+    }
+
+    async fn compact_inner(&self, request: CompactionRequest) -> Result<CompactionResponse> {
+        let CompactionRequest { revision, physical } = request;
+        let result = self.core.propose(command::Request::Compaction(request)).await;
+        // As in etcd, who asks again for a compaction that is under way waits for it, too, before
+        // being told that the revision is compacted.
+        let scrubbed = match &result {
+            Ok(_) => Some(revision),
+            Err(Error::Store(kvd_mvcc::Error::Compacted { compacted, .. })) => Some(*compacted),
+            Err(_) => None,
+        };
+        if let Some(revision) = scrubbed.filter(|_| physical) {
+            off_thread(self.core.store(), move |store| {
+                store.wait_compacted(revision);
+                // After a crash the compaction must not run again: its hash was reported.
+                Ok(store.flush()?)
+            })
+            .await?;
+        }
+        match result? {
+            Applied::Compacted { .. } => {
+                let revision = self.core.store().current_revision();
+                Ok(CompactionResponse { header: Some(self.core.header(revision)) })
+            }
+            other => Err(mismatch("compaction", &other)),
+        }
+    }
+
+    /// Waits until the local state holds everything that was acknowledged before the call.
+    ///
+    /// Errors: those of [`Core::read_barrier`]; [`WireError::NotSupportedForLearner`] on a learner.
+    async fn linearize(&self) -> Result<()> {
+        if self.core.is_learner() {
+            return Err(WireError::NotSupportedForLearner.into());
+        }
+        self.core.read_barrier().await
+    }
+}
+
+/// Runs a long read where it may block.
+pub(super) async fn off_thread<T: Send + 'static>(
+    store: &Store,
+    read: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let store = store.clone();
+    match tokio::task::spawn_blocking(move || read(&store)).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Internal(format!("a read did not finish: {error}"))),
+    }
+}
+
+fn mismatch(what: &str, applied: &Applied) -> Error {
+    Error::Internal(format!("a {what} was answered with {applied:?}"))
+}
+
+/// Whether the read surely touches few keys.
+fn is_small(store: &Store, request: &RangeRequest) -> bool {
+    request.range_end.is_empty() || store.keys_count() <= limits::INLINE_RANGE_KEYS as u64
+}
+
+fn is_small_txn(store: &Store, request: &TxnRequest) -> bool {
+    if store.keys_count() <= limits::INLINE_RANGE_KEYS as u64 {
+        return true;
+    }
+    let ops = request.success.iter().chain(&request.failure);
+    request.compare.iter().all(|compare| compare.range_end.is_empty())
+        && ops.into_iter().all(|op| match &op.request {
+            Some(request_op::Request::RequestRange(range)) => range.range_end.is_empty(),
+            _ => true,
+        })
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        Ok(Response::new(self.range_inner(request.into_inner()).await?))
+    }
+
+    type RangeStreamStream = ResponseStream;
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<ResponseStream>, Status> {
+        Ok(Response::new(self.range_stream_inner(request.into_inner()).await?))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        Ok(Response::new(self.put_inner(request.into_inner()).await?))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        Ok(Response::new(self.delete_range_inner(request.into_inner()).await?))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        Ok(Response::new(self.txn_inner(request.into_inner()).await?))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        Ok(Response::new(self.compact_inner(request.into_inner()).await?))
+    }
+}
