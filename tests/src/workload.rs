@@ -125,7 +125,8 @@ pub fn verify(histories: &Histories) -> Result<()> {
 ///
 /// Errors: when a key cannot be read.
 pub async fn read_back(histories: &mut Histories, url: &str) -> Result<()> {
-    let mut kv = KvClient::connect(url.to_owned()).await?;
+    let channel = Endpoint::from_shared(url.to_owned())?.connect().await?;
+    let mut kv = KvClient::new(channel);
     for (key, history) in histories.iter_mut() {
         let request = RangeRequest { key: key_name(*key), ..RangeRequest::default() };
         let response = kv.range(request).await?.into_inner();
