@@ -35,23 +35,30 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod backend;
+pub mod backend;
 mod compaction;
 mod directory;
 mod error;
+mod flush;
 mod hash;
 mod index;
 mod key_index;
+mod ledger;
 mod options;
 mod read;
 mod records;
 mod revision;
 mod snapshot;
 mod store;
+mod tail;
 mod write;
 
 pub use backend::schema::Table;
 pub use error::{Error, Result};
+pub use hash::HashKv;
 pub use options::{EngineKind, OnFault, OnFlush, Options, Position};
+pub use read::{RangeOptions, RangeResult};
 pub use revision::Revision;
 pub use snapshot::SnapshotReader;
+pub use store::{Store, open};
+pub use write::{PrevKv, WriteTxn, Writer};
