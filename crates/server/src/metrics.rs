@@ -1,0 +1,379 @@
+//! Every metric of a member, under etcd's names, types, labels and buckets.
+//!
+//! The table is in [`table`]: one row a metric. Here is what counts with more than one step, and
+//! [`Metrics::render`], which writes all of it as Prometheus' text. [`grpc`] counts RPCs around the
+//! services, [`process`] asks the operating system.
+//!
+//! Counting is cheap on the way of a request: a plain metric is one atomic addition. Metrics with
+//! labels are looked up once and kept ([`Outcomes`], the handles of a peer).
+//!
+//! Names that end in `_total` and are gauges are etcd's, and on purpose: dashboards ask for them.
+//! Left out: what belongs to parts that kvd does not have (etcd's v2 store, its proxy, Go's
+//! runtime).
+//!
+//! Source: etcd `server/**/metrics*.go`.
+
+mod grpc;
+mod process;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus::{Histogram, HistogramVec, IntCounter, Registry, TextEncoder};
+
+pub use grpc::{GrpcMetrics, GrpcMetricsLayer, GrpcMetricsService};
+pub use process::ProcessStats;
+pub use table::Table;
+
+use process::ProcessMetrics;
+
+/// Most distinct client API versions that are counted apart. Clients name them freely, and each
+/// costs memory for ever; those beyond count as `unknown`.
+const API_VERSIONS_MAX: usize = 64;
+/// Longest client API version that is counted apart, in bytes.
+const API_VERSION_BYTES_MAX: usize = 32;
+
+/// How much is measured (`--metrics`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Counters of RPCs.
+    #[default]
+    Basic,
+    /// And how long each RPC took: `grpc_server_handling_seconds`.
+    Extensive,
+}
+
+/// The metrics of one member.
+pub struct Metrics {
+    table: Table,
+    registry: Registry,
+    grpc: Arc<GrpcMetrics>,
+    process: ProcessMetrics,
+    peers: RwLock<HashMap<u64, Arc<Peer>>>,
+    api_versions: RwLock<HashMap<String, ApiVersion>>,
+    local_id: OnceLock<String>,
+}
+
+/// The plain metrics are read and set through the table.
+impl std::ops::Deref for Metrics {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+/// What is counted for one peer.
+struct Peer {
+    sent_bytes: IntCounter,
+    received_bytes: IntCounter,
+    round_trip: Histogram,
+}
+
+/// Requests by clients of one API version.
+struct ApiVersion {
+    unary: IntCounter,
+    stream: IntCounter,
+}
+
+impl ApiVersion {
+    fn count(&self, is_stream: bool) {
+        if is_stream { &self.stream } else { &self.unary }.inc();
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero. `version`: what `etcd_server_version` reports.
+    pub fn new(level: Level, version: &str) -> Metrics {
+        let registry = Registry::new();
+        let table = Table::register(&registry);
+        table.server_version.with_label_values(&[version]).set(1);
+        table.debugging_mvcc_compact_revision.set(-1);
+        let grpc = Arc::new(GrpcMetrics::register(&registry, level == Level::Extensive));
+        let process = ProcessMetrics::register(&registry);
+        Metrics {
+            table,
+            registry,
+            grpc,
+            process,
+            peers: RwLock::default(),
+            api_versions: RwLock::default(),
+            local_id: OnceLock::new(),
+        }
+    }
+
+    /// The layer that counts RPCs; put it around the services that clients call.
+    pub fn grpc_layer(&self) -> GrpcMetricsLayer {
+        GrpcMetricsLayer::new(Arc::clone(&self.grpc))
+    }
+
+    /// Every metric in Prometheus' text format, with fresh numbers of the process.
+    pub fn render(&self) -> String {
+        self.process.refresh();
+        let mut text = String::new();
+        // A family that cannot be written would be a fault of the table, which a test rules out.
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "the metrics could not be written");
+        }
+        text
+    }
+
+    /// What the operating system says about this process now.
+    pub fn process_stats(&self) -> ProcessStats {
+        ProcessStats::read()
+    }
+
+    /// Counts a client's request by its kind and the client's API version.
+    pub fn client_request(&self, path: &str, version: &str) {
+        let is_stream = self.grpc.is_stream(path);
+        let known = self.api_versions.read();
+        if let Some(counters) = known.get(version) {
+            return counters.count(is_stream);
+        }
+        let is_fit = (1..=API_VERSION_BYTES_MAX).contains(&version.len());
+        let has_room = known.len() < API_VERSIONS_MAX;
+        drop(known);
+        let version = if is_fit && has_room {
+            version
+        } else {
+            "unknown"
+        };
+        let requests = &self.table.client_requests;
+        let counters = ApiVersion {
+            unary: requests.with_label_values(&["unary", version]),
+            stream: requests.with_label_values(&["stream", version]),
+        };
+        counters.count(is_stream);
+        self.api_versions
+            .write()
+            .insert(version.to_owned(), counters);
+    }
+
+    /// Counts a proposal as pending until the returned value is dropped.
+    pub fn proposal_started(&self) -> PendingProposal<'_> {
+        self.table.proposals_pending.inc();
+        PendingProposal(&self.table)
+    }
+
+    /// Counts a proposal whose caller got no result.
+    pub fn proposal_failed(&self) {
+        self.table.proposals_failed.inc();
+    }
+
+    /// Takes over Raft's view of this member, `member_id`.
+    pub fn raft_status(&self, status: &kvd_raft::Status, member_id: u64) {
+        let local = self.local_id.get_or_init(|| {
+            let id = format!("{member_id:x}");
+            self.table.server_id.with_label_values(&[&id]).set(1);
+            id
+        });
+        self.table
+            .has_leader
+            .set(i64::from(status.leader.is_some()));
+        self.table
+            .is_leader
+            .set(i64::from(status.leader == Some(member_id)));
+        self.table
+            .is_learner
+            .set(i64::from(status.learners.contains(&member_id)));
+        self.table
+            .proposals_committed
+            .set(clamped(status.commit_index));
+        self.table
+            .proposals_applied
+            .set(clamped(status.applied_index));
+        for peer in status.voters.iter().chain(&status.learners) {
+            let peer = format!("{peer:x}");
+            self.table
+                .known_peers
+                .with_label_values(&[local, &peer])
+                .set(1);
+        }
+    }
+
+    /// Sets the version that the cluster agreed on, as `major.minor`.
+    pub fn set_cluster_version(&self, version: &str) {
+        self.table.cluster_version.reset();
+        self.table
+            .cluster_version
+            .with_label_values(&[version])
+            .set(1);
+    }
+
+    /// Counts one run of a health check: `probe` is `livez` or `readyz`.
+    pub fn health_check(&self, probe: &str, check: &str, ok: bool) {
+        self.table
+            .healthcheck
+            .with_label_values(&[probe, check])
+            .set(i64::from(ok));
+        let status = if ok { "success" } else { "error" };
+        self.table
+            .healthchecks
+            .with_label_values(&[probe, check, status])
+            .inc();
+    }
+
+    /// Counts one answer of `/health`.
+    pub fn health(&self, healthy: bool) {
+        if healthy {
+            &self.table.health_success
+        } else {
+            &self.table.health_failures
+        }
+        .inc();
+    }
+
+    /// Durations of applying `op`, etcd's name of a command. Keep the handle.
+    pub fn apply_outcomes(&self, op: &'static str) -> Outcomes {
+        Outcomes::new(&self.table.apply_duration, vec!["v3", op])
+    }
+
+    /// Durations of requests of `kind`, etcd's name of a command. Keep the handle.
+    pub fn request_outcomes(&self, kind: &'static str) -> Outcomes {
+        Outcomes::new(&self.table.request_duration, vec![kind])
+    }
+
+    /// Durations of ranges. Keep the handle.
+    pub fn range_outcomes(&self) -> Outcomes {
+        Outcomes::new(&self.table.range_duration, Vec::new())
+    }
+
+    fn peer(&self, id: u64) -> Arc<Peer> {
+        if let Some(peer) = self.peers.read().get(&id) {
+            return Arc::clone(peer);
+        }
+        let name = format!("{id:x}");
+        let peer = Arc::new(Peer {
+            sent_bytes: self.table.peer_sent_bytes.with_label_values(&[&name]),
+            received_bytes: self.table.peer_received_bytes.with_label_values(&[&name]),
+            round_trip: self.table.peer_round_trip.with_label_values(&[&name]),
+        });
+        Arc::clone(self.peers.write().entry(id).or_insert(peer))
+    }
+}
+
+impl kvd_raft::Events for Metrics {
+    fn wal_synced(&self, sync: Duration, bytes: u64) {
+        self.table.wal_fsync.observe(sync.as_secs_f64());
+        self.table.wal_write_bytes.add(clamped(bytes));
+    }
+
+    fn peer_sent(&self, to: u64, bytes: u64) {
+        self.peer(to).sent_bytes.inc_by(bytes);
+    }
+
+    fn peer_received(&self, from: u64, bytes: u64) {
+        self.peer(from).received_bytes.inc_by(bytes);
+    }
+
+    fn peer_round_trip(&self, to: u64, took: Duration) {
+        self.peer(to).round_trip.observe(took.as_secs_f64());
+    }
+
+    fn peer_failed(&self, to: u64) {
+        self.table
+            .peer_sent_failures
+            .with_label_values(&[&format!("{to:x}")])
+            .inc();
+        self.table.heartbeat_send_failures.inc();
+    }
+
+    fn snapshot_sent(&self, to: u64, took: Duration, ok: bool) {
+        let to = format!("{to:x}");
+        if ok {
+            self.table
+                .snapshot_send_success
+                .with_label_values(&[&to])
+                .inc();
+            self.table
+                .snapshot_send_duration
+                .with_label_values(&[&to])
+                .observe(took.as_secs_f64());
+        } else {
+            self.table
+                .snapshot_send_failures
+                .with_label_values(&[&to])
+                .inc();
+        }
+    }
+
+    fn snapshot_received(&self, from: u64, took: Duration) {
+        let from = format!("{from:x}");
+        self.table
+            .snapshot_receive_success
+            .with_label_values(&[&from])
+            .inc();
+        let duration = self
+            .table
+            .snapshot_receive_duration
+            .with_label_values(&[&from]);
+        duration.observe(took.as_secs_f64());
+    }
+
+    fn leader_changed(&self, leader: Option<u64>) {
+        if leader.is_some() {
+            self.table.leader_changes_seen.inc();
+        }
+    }
+
+    fn proposals_failed(&self, count: u64) {
+        self.table.proposals_failed.inc_by(count);
+    }
+}
+
+/// Counts one pending proposal for as long as it lives.
+pub struct PendingProposal<'a>(&'a Table);
+
+impl Drop for PendingProposal<'_> {
+    fn drop(&mut self) {
+        self.0.proposals_pending.dec();
+    }
+}
+
+/// Durations of one kind of work, apart for success and failure.
+///
+/// Each of the two appears in the output when it is first observed, as in etcd.
+pub struct Outcomes {
+    durations: HistogramVec,
+    /// The labels before `success`, which is always the last.
+    labels: Vec<&'static str>,
+    success: OnceLock<Histogram>,
+    failure: OnceLock<Histogram>,
+}
+
+impl Outcomes {
+    fn new(durations: &HistogramVec, labels: Vec<&'static str>) -> Outcomes {
+        let durations = durations.clone();
+        Outcomes {
+            durations,
+            labels,
+            success: OnceLock::new(),
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// Counts one piece of work that took `took`.
+    pub fn observe(&self, ok: bool, took: Duration) {
+        let (slot, label) = match ok {
+            true => (&self.success, "true"),
+            false => (&self.failure, "false"),
+        };
+        let histogram = slot.get_or_init(|| {
+            let mut labels = self.labels.clone();
+            labels.push(label);
+            self.durations.with_label_values(&labels)
+        });
+        histogram.observe(took.as_secs_f64());
+    }
+}
+
+/// `value` as a gauge holds it; what is beyond its range is cut off there.
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
