@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::backend::schema::Table;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
-use crate::records::{TableChange, Unit};
+use crate::records::{Aside, TableChange};
 use crate::revision::{RevKey, Revision};
 use crate::store::Core;
 
@@ -52,7 +52,9 @@ pub(crate) fn encode_revision(revision: i64) -> Bytes {
 
 /// Reads back what [`encode_revision`] wrote.
 pub(crate) fn decode_revision(value: Option<Bytes>) -> Result<Option<i64>> {
-    value.map(|value| Ok(RevKey::decode(&value)?.revision().main)).transpose()
+    value
+        .map(|value| Ok(RevKey::decode(&value)?.revision().main))
+        .transpose()
 }
 
 /// The jobs that wait and who waits for them.
@@ -169,20 +171,22 @@ impl Queue {
 
 /// Starts the thread that does the jobs of the core's queue.
 pub(crate) fn spawn(core: Arc<Core>) -> Result<JoinHandle<()>> {
-    let spawned = thread::Builder::new().name("mvcc-compaction".into()).spawn(move || {
-        while let Some(job) = core.queue.next() {
-            match run(&core, job) {
-                Ok(true) => core.queue.done(Ok(Some(job.revision))),
-                Ok(false) => core.queue.done(Ok(None)),
-                Err(error) => {
-                    core.queue.done(Err(error.to_string()));
-                    if let Some(on_fault) = &core.options.on_fault {
-                        on_fault(&error);
+    let spawned = thread::Builder::new()
+        .name("mvcc-compaction".into())
+        .spawn(move || {
+            while let Some(job) = core.queue.next() {
+                match run(&core, job) {
+                    Ok(true) => core.queue.done(Ok(Some(job.revision))),
+                    Ok(false) => core.queue.done(Ok(None)),
+                    Err(error) => {
+                        core.queue.done(Err(error.to_string()));
+                        if let Some(on_fault) = &core.options.on_fault {
+                            on_fault(&error);
+                        }
                     }
                 }
             }
-        }
-    });
+        });
     spawned.map_err(|source| Error::io("the compaction thread", source))
 }
 
@@ -191,7 +195,8 @@ fn run(core: &Core, job: Job) -> Result<bool> {
     let started = Instant::now();
     let kept = {
         let _gate = core.keep_gate.lock();
-        core.index.compact(job.revision, || core.queue.is_interrupted())
+        core.index
+            .compact(job.revision, || core.queue.is_interrupted())
     };
     let Some(kept) = kept else { return Ok(false) };
     let mut hasher = Hasher::new(job.previous, job.revision, &kept);
@@ -204,7 +209,9 @@ fn run(core: &Core, job: Job) -> Result<bool> {
             }
         }
         let limit = core.options.compaction_batch_limit.max(1);
-        let page = core.records.scan(from, Revision::new(job.revision, i64::MAX), limit)?;
+        let page = core
+            .records
+            .scan(from, Revision::new(job.revision, i64::MAX), limit)?;
         let mut deletes = Vec::new();
         for (key, value) in &page {
             if kept.binary_search(&key.revision()).is_err() {
@@ -213,9 +220,16 @@ fn run(core: &Core, job: Job) -> Result<bool> {
             hasher.write(key, value);
         }
         removed += deletes.len();
-        let last = page.last().filter(|_| page.len() >= limit).map(|(key, _)| key.revision());
-        let tables = if last.is_none() { vec![finish(core, job.revision)] } else { Vec::new() };
-        core.records.append(Unit { deletes, tables, ..Unit::default() });
+        let last = page
+            .last()
+            .filter(|_| page.len() >= limit)
+            .map(|(key, _)| key.revision());
+        let tables = if last.is_none() {
+            vec![finish(core, job.revision)]
+        } else {
+            Vec::new()
+        };
+        core.records.append(Aside { deletes, tables });
         let Some(last) = last else { break };
         from = Revision::new(last.main, last.sub + 1);
         if core.queue.pause(core.options.compaction_sleep) {
@@ -241,5 +255,9 @@ fn run(core: &Core, job: Job) -> Result<bool> {
 fn finish(core: &Core, revision: i64) -> TableChange {
     let (key, value) = (Bytes::from_static(FINISHED), encode_revision(revision));
     core.ledger.set(Table::Meta, key.clone(), value.clone());
-    TableChange { table: Table::Meta, key, value: Some(value) }
+    TableChange {
+        table: Table::Meta,
+        key,
+        value: Some(value),
+    }
 }

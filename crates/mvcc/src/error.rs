@@ -53,6 +53,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The directory cannot be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    ReadOnly {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Another process has the directory open.
     #[error("{} is in use by another process", path.display())]
     Locked {
@@ -89,14 +98,23 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] that names `path`.
+    /// An [`Error::Io`], or [`Error::ReadOnly`], that names `path`.
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Error::Io { path: path.into(), source }
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Error::ReadOnly { path, source }
+            }
+            _ => Error::Io { path, source },
+        }
     }
 
     /// An [`Error::Corrupt`] that names where the bytes are.
     pub(crate) fn corrupt(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Error::Corrupt { place: place.into(), problem: problem.into() }
+        Error::Corrupt {
+            place: place.into(),
+            problem: problem.into(),
+        }
     }
 
     /// Whether this is an answer, the same on every member, and not a fault of this one.

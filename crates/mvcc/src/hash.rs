@@ -43,7 +43,12 @@ impl<'a> Hasher<'a> {
     /// Starts a hash of everything up to `revision`. `keep` are the revisions that count among
     /// those at or below `compacted`, sorted.
     pub(crate) fn new(compacted: i64, revision: i64, keep: &'a [Revision]) -> Self {
-        Hasher { hash: crc32c::crc32c(BUCKET), compacted, revision, keep }
+        Hasher {
+            hash: crc32c::crc32c(BUCKET),
+            compacted,
+            revision,
+            keep,
+        }
     }
 
     /// Takes a record in, if it counts.
@@ -91,6 +96,10 @@ impl CompactionHashes {
 
     /// The hash made when compacting at `revision`.
     pub(crate) fn get(&self, revision: i64) -> Option<HashKv> {
-        self.0.lock().iter().find(|hash| hash.revision == revision).copied()
+        self.0
+            .lock()
+            .iter()
+            .find(|hash| hash.revision == revision)
+            .copied()
     }
 }

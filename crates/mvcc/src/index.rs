@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
 use crate::key_index::{Found, KeyIndex};
@@ -85,7 +85,13 @@ pub(crate) struct State {
 
 impl Default for State {
     fn default() -> Self {
-        State { keys: BTreeMap::new(), current: 1, compacted: -1, live: 0, live_pending: 0 }
+        State {
+            keys: BTreeMap::new(),
+            current: 1,
+            compacted: -1,
+            live: 0,
+            live_pending: 0,
+        }
     }
 }
 
@@ -115,7 +121,8 @@ impl State {
                 }
             }
             None => {
-                self.keys.insert(key.into(), KeyIndex::from_tombstone(revision));
+                self.keys
+                    .insert(key.into(), KeyIndex::from_tombstone(revision));
             }
         }
         self.current = revision.main;
@@ -138,10 +145,16 @@ impl State {
 
     fn check(&self, requested: i64) -> Result<()> {
         if requested > self.current {
-            return Err(Error::FutureRevision { requested, current: self.current });
+            return Err(Error::FutureRevision {
+                requested,
+                current: self.current,
+            });
         }
         if requested < self.compacted {
-            return Err(Error::Compacted { requested, compacted: self.compacted });
+            return Err(Error::Compacted {
+                requested,
+                compacted: self.compacted,
+            });
         }
         Ok(())
     }
@@ -208,13 +221,16 @@ impl Index {
         self.state.read().live
     }
 
-    /// Replaces the content; `swap` runs while no reader can look.
-    pub(crate) fn replace(&self, swap: impl FnOnce() -> Result<State>) -> Result<()> {
-        let mut state = self.state.write();
-        *state = swap()?;
-        self.current.store(state.current, Ordering::Release);
-        self.compacted.store(state.compacted, Ordering::Release);
-        Ok(())
+    /// Keeps everybody away until the guard is given to [`Self::replace`].
+    pub(crate) fn lock(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write()
+    }
+
+    /// Replaces the content.
+    pub(crate) fn replace(&self, mut guard: RwLockWriteGuard<'_, State>, state: State) {
+        *guard = state;
+        self.current.store(guard.current, Ordering::Release);
+        self.compacted.store(guard.compacted, Ordering::Release);
     }
 
     /// Visits the keys that exist in `range` at revision `at` in order, calling `each` with the
@@ -239,7 +255,9 @@ impl Index {
         state.check(at)?;
         let limit = limit.map_or(i64::MAX, |limit| limit as i64);
         let all = (range.is_everything() && at == current).then_some(state.live);
-        if limit == 0 && let Some(count) = all {
+        if limit == 0
+            && let Some(count) = all
+        {
             return Ok(Visited { count, current });
         }
         let mut count = 0;
@@ -255,13 +273,19 @@ impl Index {
                 count < limit || all.is_none()
             });
             if next.is_none() {
-                return Ok(Visited { count: all.unwrap_or(count), current });
+                return Ok(Visited {
+                    count: all.unwrap_or(count),
+                    current,
+                });
             }
             resume = next;
             drop(state);
             state = self.state.read();
             if at < state.compacted {
-                return Err(Error::Compacted { requested: at, compacted: state.compacted });
+                return Err(Error::Compacted {
+                    requested: at,
+                    compacted: state.compacted,
+                });
             }
         }
     }
@@ -317,7 +341,11 @@ impl Index {
         let previous = match state.keys.get_mut(key) {
             Some(entry) => entry.put(revision, lease),
             None => {
-                let found = Found { modified: revision, created: revision.main, version: 1 };
+                let found = Found {
+                    modified: revision,
+                    created: revision.main,
+                    version: 1,
+                };
                 state.keys.insert(key.into(), KeyIndex::new(found, lease));
                 None
             }
@@ -333,8 +361,13 @@ impl Index {
         for keys in keys.chunks(SLICE / 4) {
             let mut state = self.state.write();
             for key in keys {
-                let entry = state.keys.get_mut(key.as_ref()).expect("the writer has just seen it");
-                entry.tombstone(revision).expect("the writer has just seen it alive");
+                let entry = state
+                    .keys
+                    .get_mut(key.as_ref())
+                    .expect("the writer has just seen it");
+                entry
+                    .tombstone(revision)
+                    .expect("the writer has just seen it alive");
                 revision.sub += 1;
                 state.live_pending -= 1;
             }
@@ -357,7 +390,10 @@ impl Index {
     pub(crate) fn begin_compaction(&self, revision: i64) -> Result<i64> {
         let mut state = self.state.write();
         if revision <= state.compacted {
-            return Err(Error::Compacted { requested: revision, compacted: state.compacted });
+            return Err(Error::Compacted {
+                requested: revision,
+                compacted: state.compacted,
+            });
         }
         state.check(revision)?;
         self.compacted.store(revision, Ordering::Release);
@@ -377,8 +413,10 @@ impl Index {
             let mut state = self.state.write();
             let start = resume.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let mut last = None;
-            for (key, entry) in
-                state.keys.range_mut::<[u8], _>((start, Bound::Unbounded)).take(SLICE / 4)
+            for (key, entry) in state
+                .keys
+                .range_mut::<[u8], _>((start, Bound::Unbounded))
+                .take(SLICE / 4)
             {
                 kept.extend(entry.compact(at));
                 if entry.is_empty() {

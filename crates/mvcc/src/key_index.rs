@@ -78,8 +78,16 @@ struct Generation {
 
 impl Generation {
     fn of(found: Found) -> Self {
-        let Found { modified, created, version } = found;
-        Generation { created, version, revisions: vec![modified] }
+        let Found {
+            modified,
+            created,
+            version,
+        } = found;
+        Generation {
+            created,
+            version,
+            revisions: vec![modified],
+        }
     }
 
     fn push(&mut self, revision: Revision) {
@@ -96,7 +104,9 @@ impl Generation {
 
     /// The place of the newest revision at or below `at`.
     fn position(&self, at: i64) -> Option<usize> {
-        self.revisions.partition_point(|revision| revision.main <= at).checked_sub(1)
+        self.revisions
+            .partition_point(|revision| revision.main <= at)
+            .checked_sub(1)
     }
 
     fn found(&self, position: usize) -> Found {
@@ -130,7 +140,10 @@ impl History {
             return Some(self.open.found(position));
         }
         for generation in self.ended.iter().rev() {
-            if generation.last().is_some_and(|tombstone| tombstone.main <= at) {
+            if generation
+                .last()
+                .is_some_and(|tombstone| tombstone.main <= at)
+            {
                 return None;
             }
             if let Some(position) = generation.position(at) {
@@ -144,8 +157,15 @@ impl History {
     /// revision kept, if any is at or below `at`.
     fn first_kept(&self, at: i64) -> (usize, Option<usize>) {
         let is_kept = |generation: &Generation| generation.last().is_some_and(|t| t.main >= at);
-        let index = self.ended.iter().position(is_kept).unwrap_or(self.ended.len());
-        (index, self.ended.get(index).unwrap_or(&self.open).position(at))
+        let index = self
+            .ended
+            .iter()
+            .position(is_kept)
+            .unwrap_or(self.ended.len());
+        (
+            index,
+            self.ended.get(index).unwrap_or(&self.open).position(at),
+        )
     }
 
     fn compact(&mut self, at: i64) -> Option<Revision> {
@@ -175,15 +195,26 @@ impl KeyIndex {
             Some(head) => KeyIndex::Head(head),
             None => {
                 let open = Generation::of(found);
-                KeyIndex::History(Box::new(History { ended: Vec::new(), open, lease }))
+                KeyIndex::History(Box::new(History {
+                    ended: Vec::new(),
+                    open,
+                    lease,
+                }))
             }
         }
     }
 
     /// A key of which only a tombstone is left: what it ended is compacted.
     pub(crate) fn from_tombstone(revision: Revision) -> Self {
-        let ended = vec![Generation::of(Found { modified: revision, created: 0, version: 1 })];
-        KeyIndex::History(Box::new(History { ended, ..History::default() }))
+        let ended = vec![Generation::of(Found {
+            modified: revision,
+            created: 0,
+            version: 1,
+        })];
+        KeyIndex::History(Box::new(History {
+            ended,
+            ..History::default()
+        }))
     }
 
     /// Adds a put at `revision`, which must be the newest. Returns what it replaces, with its
@@ -210,7 +241,11 @@ impl KeyIndex {
     fn history(&mut self) -> &mut History {
         if let KeyIndex::Head(head) = self {
             let open = Generation::of(head.found());
-            let history = History { ended: Vec::new(), open, lease: head.lease };
+            let history = History {
+                ended: Vec::new(),
+                open,
+                lease: head.lease,
+            };
             *self = KeyIndex::History(Box::new(history));
         }
         match self {

@@ -32,7 +32,10 @@ struct State {
 impl Ledger {
     /// Replaces everything; no unit is open afterwards.
     pub(crate) fn replace(&self, entries: Entries, applied: Option<Position>) {
-        let mut state = State { applied, ..State::default() };
+        let mut state = State {
+            applied,
+            ..State::default()
+        };
         for (table, key, value) in entries {
             state.tables.entry(table).or_default().insert(key, value);
         }
@@ -49,12 +52,19 @@ impl Ledger {
     pub(crate) fn scan(&self, table: Table) -> Vec<(Bytes, Bytes)> {
         let state = self.state.lock();
         let entries = state.tables.get(&table).into_iter().flatten();
-        entries.map(|(key, value)| (key.clone(), value.clone())).collect()
+        entries
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Sets a value.
     pub(crate) fn set(&self, table: Table, key: Bytes, value: Bytes) {
-        self.state.lock().tables.entry(table).or_default().insert(key, value);
+        self.state
+            .lock()
+            .tables
+            .entry(table)
+            .or_default()
+            .insert(key, value);
     }
 
     /// Removes a value.
@@ -93,7 +103,9 @@ impl Ledger {
             self.closed.wait(&mut state);
         }
         let tables = state.tables.iter().flat_map(|(table, entries)| {
-            entries.iter().map(|(key, value)| (*table, key.clone(), value.clone()))
+            entries
+                .iter()
+                .map(|(key, value)| (*table, key.clone(), value.clone()))
         });
         (tables.collect(), state.applied.clone(), and())
     }

@@ -56,10 +56,14 @@ pub struct Options {
     pub engine: EngineKind,
     /// Bound of the value cache, in bytes.
     pub cache_bytes: usize,
+    /// Bound of the engine's own page cache, in bytes.
+    pub engine_cache_bytes: usize,
     /// Longest time that a committed unit waits for its flush.
     pub flush_interval: Duration,
     /// Unflushed bytes that start a flush before `flush_interval` is over.
     pub flush_bytes: usize,
+    /// Bytes of committed units that may wait for the flush thread; past it, the writer waits.
+    pub unflushed_bytes_max: usize,
     /// Most records that a compaction looks at between two pauses.
     pub compaction_batch_limit: usize,
     /// The pause between two batches of a compaction.
@@ -74,9 +78,11 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             engine: EngineKind::default(),
-            cache_bytes: 256 << 20,
+            cache_bytes: 64 << 20,
+            engine_cache_bytes: 16 << 20,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 64 << 20,
+            unflushed_bytes_max: 256 << 20,
             compaction_batch_limit: 1000,
             compaction_sleep: Duration::from_millis(10),
             on_flush: None,

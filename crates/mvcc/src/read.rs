@@ -70,12 +70,16 @@ impl View {
             }
         };
         for _ in 1..VISITS {
-            match index.visit(range, at, limit, false, |key, found| each(&mut state, key, found)) {
+            match index.visit(range, at, limit, false, |key, found| {
+                each(&mut state, key, found)
+            }) {
                 Err(Error::Compacted { .. }) if at <= 0 => state = T::default(),
                 visited => return visited.map(|visited| (state, visited)),
             }
         }
-        let visited = index.visit(range, at, limit, true, |k, found| each(&mut state, k, found))?;
+        let visited = index.visit(range, at, limit, true, |k, found| {
+            each(&mut state, k, found)
+        })?;
         Ok((state, visited))
     }
 }
@@ -94,7 +98,11 @@ pub(crate) fn range(
     if options.count_only {
         let ((), visited) = view.visit(index, range, Some(0), |(), _, _| {})?;
         let Visited { count, current } = visited;
-        return Ok(RangeResult { kvs: Vec::new(), count, revision: current });
+        return Ok(RangeResult {
+            kvs: Vec::new(),
+            count,
+            revision: current,
+        });
     }
     if options.keys_only {
         return keys_only(index, view, range, limit);
@@ -117,11 +125,18 @@ pub(crate) fn range(
             }
         }
         if missing.is_none() {
-            return Ok(RangeResult { kvs, count, revision: current });
+            return Ok(RangeResult {
+                kvs,
+                count,
+                revision: current,
+            });
         }
     }
     let place = missing.map_or_else(String::new, |revision| format!("the record of {revision}"));
-    Err(Error::corrupt(place, "the index has it, the engine does not"))
+    Err(Error::corrupt(
+        place,
+        "the index has it, the engine does not",
+    ))
 }
 
 fn keys_only(
@@ -130,11 +145,15 @@ fn keys_only(
     range: KeyRange<'_>,
     limit: Option<usize>,
 ) -> Result<RangeResult> {
-    let ((buffer, ends), Visited { count, current }) =
-        view.visit(index, range, limit, |(buffer, ends): &mut (BytesMut, Vec<_>), key, found| {
+    let ((buffer, ends), Visited { count, current }) = view.visit(
+        index,
+        range,
+        limit,
+        |(buffer, ends): &mut (BytesMut, Vec<_>), key, found| {
             encode_key(key, found, buffer);
             ends.push(buffer.len());
-        })?;
+        },
+    )?;
     let buffer = buffer.freeze();
     let mut start = 0;
     let slice = |end| {
@@ -142,13 +161,21 @@ fn keys_only(
         start = end;
         kv
     };
-    Ok(RangeResult { kvs: ends.into_iter().map(slice).collect(), count, revision: current })
+    Ok(RangeResult {
+        kvs: ends.into_iter().map(slice).collect(),
+        count,
+        revision: current,
+    })
 }
 
 /// Writes a `KeyValue` without value and lease.
 fn encode_key(key: &[u8], found: Found, buffer: &mut BytesMut) {
     encode_bytes(key, buffer);
-    for (field, value) in [(2, found.created), (3, found.modified.main), (4, found.version)] {
+    for (field, value) in [
+        (2, found.created),
+        (3, found.modified.main),
+        (4, found.version),
+    ] {
         if value != 0 {
             buffer.put_u8(field << 3);
             encode_varint(value as u64, buffer);
@@ -183,7 +210,11 @@ mod tests {
     #[test]
     fn hand_made_encodings_are_those_of_the_message() {
         let key = vec![b'k'; 300];
-        let found = Found { modified: Revision::new(1 << 40, 2), created: 7, version: 300 };
+        let found = Found {
+            modified: Revision::new(1 << 40, 2),
+            created: 7,
+            version: 300,
+        };
         let message = KeyValue {
             key: key.clone().into(),
             create_revision: 7,
@@ -195,8 +226,14 @@ mod tests {
         encode_key(&key, found, &mut buffer);
         assert_eq!(buffer, message.encode_to_vec());
 
-        let message = KeyValue { key: key.clone().into(), ..KeyValue::default() };
+        let message = KeyValue {
+            key: key.clone().into(),
+            ..KeyValue::default()
+        };
         let (record, slice) = encode_tombstone(&key);
-        assert_eq!((record, slice), (message.encode_to_vec().into(), key.into()));
+        assert_eq!(
+            (record, slice),
+            (message.encode_to_vec().into(), key.into())
+        );
     }
 }

@@ -84,7 +84,11 @@ impl RevKey {
 
     /// The stored bytes.
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        if self.is_tombstone() { &self.0 } else { &self.0[..LEN] }
+        if self.is_tombstone() {
+            &self.0
+        } else {
+            &self.0[..LEN]
+        }
     }
 
     /// The revision without the mark.
@@ -125,15 +129,30 @@ mod tests {
 
     #[test]
     fn byte_order_is_revision_order() {
-        let keys = [(1, 0, false), (1, 0, true), (1, 1, false), (2, 0, false), (300, 0, true)]
-            .map(|(main, sub, mark)| RevKey::new(Revision::new(main, sub), mark));
+        let keys = [
+            (1, 0, false),
+            (1, 0, true),
+            (1, 1, false),
+            (2, 0, false),
+            (300, 0, true),
+        ]
+        .map(|(main, sub, mark)| RevKey::new(Revision::new(main, sub), mark));
         assert!(keys.is_sorted_by(|a, b| a < b && a.as_bytes() < b.as_bytes()));
     }
 
     #[test]
     fn foreign_bytes_are_refused() {
-        for bytes in [&b""[..], b"short", &[0; 17], &[0xff; 17], b"\0\0\0\0\0\0\0\x01_\0\0\0\0\0\0\0\x03x"] {
-            assert!(matches!(RevKey::decode(bytes), Err(Error::Corrupt { .. })), "{bytes:?}");
+        for bytes in [
+            &b""[..],
+            b"short",
+            &[0; 17],
+            &[0xff; 17],
+            b"\0\0\0\0\0\0\0\x01_\0\0\0\0\0\0\0\x03x",
+        ] {
+            assert!(
+                matches!(RevKey::decode(bytes), Err(Error::Corrupt { .. })),
+                "{bytes:?}"
+            );
         }
     }
 }

@@ -88,8 +88,16 @@ pub fn open(dir: &Path, options: Options) -> Result<(Store, Writer)> {
         core.queue.extend([job]);
     }
     let thread = compaction::spawn(core.clone())?;
-    let shared = Arc::new(Shared { core, thread: Mutex::new(Some(thread)) });
-    Ok((Store { shared: shared.clone() }, Writer::new(shared)))
+    let shared = Arc::new(Shared {
+        core,
+        thread: Mutex::new(Some(thread)),
+    });
+    Ok((
+        Store {
+            shared: shared.clone(),
+        },
+        Writer::new(shared),
+    ))
 }
 
 /// Builds the index from the records. Returns it, compacted as far as a compaction has finished,
@@ -114,11 +122,22 @@ pub(crate) fn restore(records: &Records, tables: &Entries) -> Result<(State, Opt
                 state.restore_tombstone(&record.key, revision);
                 continue;
             }
-            let KeyValue { create_revision: created, version, lease, .. } = record;
-            let found = Found { modified: revision, created, version };
+            let KeyValue {
+                create_revision: created,
+                version,
+                lease,
+                ..
+            } = record;
+            let found = Found {
+                modified: revision,
+                created,
+                version,
+            };
             state.restore_put(&record.key, found, lease);
         }
-        let Some((last, _)) = page.last().filter(|_| page.len() >= PAGE) else { break };
+        let Some((last, _)) = page.last().filter(|_| page.len() >= PAGE) else {
+            break;
+        };
         let last = last.revision();
         from = Revision::new(last.main, last.sub + 1);
     }
@@ -129,7 +148,11 @@ pub(crate) fn restore(records: &Records, tables: &Entries) -> Result<(State, Opt
     }
     let unfinished = scheduled.filter(|scheduled| *scheduled > state.compacted());
     let previous = state.compacted();
-    let job = unfinished.map(|revision| Job { revision, previous, previous_finished: false });
+    let job = unfinished.map(|revision| Job {
+        revision,
+        previous,
+        previous_finished: false,
+    });
     Ok((state, job))
 }
 
@@ -175,7 +198,9 @@ impl Store {
     ) -> Result<RangeResult> {
         let core = self.core();
         let (range, view) = (KeyRange::new(key, range_end), View::At(options.revision));
-        read::range(&core.index, view, range, options, |revision| core.records.get(revision))
+        read::range(&core.index, view, range, options, |revision| {
+            core.records.get(revision)
+        })
     }
 
     /// The value of `key` in a small table, as the writer left it last.
@@ -196,7 +221,10 @@ impl Store {
     /// The keys that exist now and have a lease, with it, in order of key. Visits all keys.
     pub fn leased_keys(&self) -> Vec<(Bytes, i64)> {
         let leased = self.core().index.leased();
-        leased.into_iter().map(|(key, lease)| (key.into(), lease)).collect()
+        leased
+            .into_iter()
+            .map(|(key, lease)| (key.into(), lease))
+            .collect()
     }
 
     /// The hash of all pairs up to `revision`; zero means the current one. Equals etcd's for the
@@ -208,23 +236,34 @@ impl Store {
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv> {
         let core = self.core();
         if let Some(hash) = core.hashes.get(revision) {
-            return Ok(HashKv { current_revision: core.index.current(), ..hash });
+            return Ok(HashKv {
+                current_revision: core.index.current(),
+                ..hash
+            });
         }
         // From here on no batch of a compaction starts.
         let _hold = core.records.compaction_hold();
         let gate = core.keep_gate.lock();
         let (current, compacted) = (core.index.current(), core.index.compacted());
         if revision > current {
-            return Err(Error::FutureRevision { requested: revision, current });
+            return Err(Error::FutureRevision {
+                requested: revision,
+                current,
+            });
         }
         if revision > 0 && revision < compacted {
-            return Err(Error::Compacted { requested: revision, compacted });
+            return Err(Error::Compacted {
+                requested: revision,
+                compacted,
+            });
         }
         let revision = if revision == 0 { current } else { revision };
         let keep = core.index.keep(revision);
         drop(gate);
         let mut hasher = Hasher::new(compacted, revision, &keep);
-        self.scan_all(Revision::new(revision, i64::MAX), |key, value| hasher.write(key, value))?;
+        self.scan_all(Revision::new(revision, i64::MAX), |key, value| {
+            hasher.write(key, value)
+        })?;
         Ok(hasher.finish(current))
     }
 
@@ -259,7 +298,9 @@ impl Store {
             for (key, value) in &page {
                 each(key, value);
             }
-            let Some((last, _)) = page.last().filter(|_| page.len() >= PAGE) else { return Ok(()) };
+            let Some((last, _)) = page.last().filter(|_| page.len() >= PAGE) else {
+                return Ok(());
+            };
             let last = last.revision();
             from = Revision::new(last.main, last.sub + 1);
         }
@@ -309,7 +350,10 @@ impl Store {
 
     /// The fault that a background thread met. Nothing is written after it: stop the member.
     pub fn failure(&self) -> Option<String> {
-        self.core().records.failure().or_else(|| self.core().queue.failure())
+        self.core()
+            .records
+            .failure()
+            .or_else(|| self.core().queue.failure())
     }
 
     /// Flushes what is committed, stops the threads and releases the directory. Reads through other

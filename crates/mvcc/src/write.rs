@@ -41,13 +41,22 @@ pub struct Writer {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Writer { shared, open: false, jobs: Vec::new() }
+        Writer {
+            shared,
+            open: false,
+            jobs: Vec::new(),
+        }
     }
 
     /// Begins a transaction: all its changes get one revision.
     pub fn txn(&mut self) -> WriteTxn<'_> {
         let main = self.shared.core.index.current() + 1;
-        WriteTxn { writer: self, main, records: Vec::new(), detached: Vec::new() }
+        WriteTxn {
+            writer: self,
+            main,
+            records: Vec::new(),
+            detached: Vec::new(),
+        }
     }
 
     /// Sets `key` in a small table. Readers see it at once; durable with the unit's flush.
@@ -55,7 +64,14 @@ impl Writer {
         self.open_unit();
         let core = &self.shared.core;
         core.ledger.set(table, key.clone(), value.clone());
-        core.records.stage(Vec::new(), vec![TableChange { table, key, value: Some(value) }]);
+        core.records.stage(
+            Vec::new(),
+            vec![TableChange {
+                table,
+                key,
+                value: Some(value),
+            }],
+        );
     }
 
     /// Removes `key` from a small table, as [`Self::table_put`] sets it.
@@ -64,7 +80,14 @@ impl Writer {
         let core = &self.shared.core;
         core.ledger.remove(table, key);
         let key = Bytes::copy_from_slice(key);
-        core.records.stage(Vec::new(), vec![TableChange { table, key, value: None }]);
+        core.records.stage(
+            Vec::new(),
+            vec![TableChange {
+                table,
+                key,
+                value: None,
+            }],
+        );
     }
 
     /// Compacts at `revision`: from now on, reads below it fail. What only they could see is
@@ -80,7 +103,11 @@ impl Writer {
         let previous = core.index.begin_compaction(revision)?;
         let value = compaction::encode_revision(revision);
         self.table_put(Table::Meta, Bytes::from_static(SCHEDULED), value);
-        self.jobs.push(Job { revision, previous, previous_finished });
+        self.jobs.push(Job {
+            revision,
+            previous,
+            previous_finished,
+        });
         Ok(())
     }
 
@@ -172,11 +199,16 @@ impl WriteTxn<'_> {
     /// Errors: this member's faults only.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>> {
         let index = &self.writer.shared.core.index;
-        let Some((found, _)) = index.latest(key) else { return Ok(None) };
+        let Some((found, _)) = index.latest(key) else {
+            return Ok(None);
+        };
         let revision = found.modified;
         let Some(record) = self.fetch(revision)? else {
             let place = format!("the record of {revision}");
-            return Err(Error::corrupt(place, "the index has it, the engine does not"));
+            return Err(Error::corrupt(
+                place,
+                "the index has it, the engine does not",
+            ));
         };
         KeyValue::decode(record)
             .map(Some)
@@ -192,7 +224,13 @@ impl WriteTxn<'_> {
     /// value. `lease` is stored as it is; zero means none.
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Result<Option<PrevKv>> {
         let revision = self.next();
-        let previous = self.writer.shared.core.index.put(&key, revision, lease).map(prev_kv);
+        let previous = self
+            .writer
+            .shared
+            .core
+            .index
+            .put(&key, revision, lease)
+            .map(prev_kv);
         let record = KeyValue {
             create_revision: previous.map_or(self.main, |previous| previous.create_revision),
             mod_revision: self.main,
@@ -201,7 +239,8 @@ impl WriteTxn<'_> {
             value,
             lease,
         };
-        self.records.push((RevKey::new(revision, false), record.encode_to_vec().into()));
+        self.records
+            .push((RevKey::new(revision, false), record.encode_to_vec().into()));
         Ok(previous)
     }
 
@@ -269,7 +308,8 @@ impl WriteTxn<'_> {
         if self.changed() {
             self.writer.open_unit();
             let core = &self.writer.shared.core;
-            core.records.stage(std::mem::take(&mut self.records), Vec::new());
+            core.records
+                .stage(std::mem::take(&mut self.records), Vec::new());
             core.index.publish(self.main);
         }
         current
@@ -277,7 +317,11 @@ impl WriteTxn<'_> {
 
     /// The revision that reads inside this transaction see.
     fn current(&self) -> i64 {
-        if self.changed() { self.main } else { self.main - 1 }
+        if self.changed() {
+            self.main
+        } else {
+            self.main - 1
+        }
     }
 
     fn next(&self) -> Revision {
