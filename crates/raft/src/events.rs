@@ -5,8 +5,12 @@ use std::time::Duration;
 /// Receives events. Every method does nothing unless implemented; implementations must be quick,
 /// since they run on the threads that write the log and talk to peers.
 pub trait Events: Send + Sync + 'static {
-    /// A write of the log was made durable: how long the sync took, how many bytes it covered.
-    fn wal_synced(&self, _sync: Duration, _bytes: u64) {}
+    /// A batch was written to the log: how long the write took, and how many bytes it has.
+    fn wal_write(&self, _took: Duration, _bytes: usize) {}
+    /// The batch was made durable: how long the sync took.
+    fn wal_fsync(&self, _took: Duration) {}
+    /// The log cannot be written any more; the node stops.
+    fn wal_failed(&self, _why: &str) {}
     /// A message left for a peer.
     fn peer_sent(&self, _to: u64, _bytes: u64) {}
     /// A message came from a peer.
