@@ -202,6 +202,22 @@ pub fn unknown(text: impl Into<String>) -> Status {
     Status::unknown(text)
 }
 
+/// A peer that is not, or no longer, one this member talks to: another cluster's, or one that
+/// means another member.
+pub fn peer_refused(text: impl Into<String>) -> Status {
+    Status::failed_precondition(text)
+}
+
+/// A peer's request that cannot be served now.
+pub fn peer_unavailable(text: impl Into<String>) -> Status {
+    Status::unavailable(text)
+}
+
+/// A peer's message that lacks something or contradicts itself.
+pub fn peer_malformed(text: impl Into<String>) -> Status {
+    Status::invalid_argument(text)
+}
+
 /// The answer of gRPC for Go to a message over the limit, when `headers` are tonic's answer to
 /// one. `limit` is in bytes. The size of the message is taken from tonic's text.
 pub fn too_large(headers: &http::HeaderMap, limit: usize) -> Option<Status> {

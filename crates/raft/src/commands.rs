@@ -50,7 +50,9 @@ impl Commands {
 
     /// The commands with their request ids, as slices of the entry's bytes.
     pub fn iter(&self) -> CommandIter {
-        CommandIter { rest: self.framed.clone() }
+        CommandIter {
+            rest: self.framed.clone(),
+        }
     }
 
     /// The request ids alone.
@@ -108,7 +110,10 @@ pub(crate) struct CommandsBuilder {
 
 impl CommandsBuilder {
     pub(crate) fn with_capacity(bytes: usize) -> CommandsBuilder {
-        CommandsBuilder { framed: BytesMut::with_capacity(bytes), count: 0 }
+        CommandsBuilder {
+            framed: BytesMut::with_capacity(bytes),
+            count: 0,
+        }
     }
 
     /// Adds a command. Commands are bounded by the server far below 4 GiB.
@@ -125,7 +130,9 @@ impl CommandsBuilder {
     }
 
     pub(crate) fn finish(self) -> Commands {
-        Commands { framed: self.framed.freeze() }
+        Commands {
+            framed: self.framed.freeze(),
+        }
     }
 }
 
@@ -144,7 +151,10 @@ mod tests {
     #[test]
     fn framing_is_as_documented_and_reads_back() {
         let commands = framed(&[(7, b"ab")]);
-        assert_eq!(commands.as_bytes().as_ref(), b"\x07\0\0\0\0\0\0\0\x02\0\0\0ab");
+        assert_eq!(
+            commands.as_bytes().as_ref(),
+            b"\x07\0\0\0\0\0\0\0\x02\0\0\0ab"
+        );
         let commands = framed(&[(1, b""), (2, b"x"), (u64::MAX, &[9; 300])]);
         let back = Commands::decode(commands.as_bytes().clone()).expect("whole frames");
         let pairs: Vec<_> = back.iter().collect();

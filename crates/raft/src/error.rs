@@ -1,6 +1,6 @@
 //! What can go wrong in this crate.
 
-use std::path::PathBuf;
+use crate::wal;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -32,26 +32,12 @@ pub enum Error {
     /// As many proposals wait as are allowed.
     #[error("too many proposals are waiting")]
     Overloaded,
-    /// A peer belongs to another cluster.
-    #[error("cluster id {theirs:x} is not this cluster's {ours:x}")]
-    WrongCluster {
-        /// This member's cluster id.
-        ours: u64,
-        /// The id that the peer sent.
-        theirs: u64,
-    },
-    /// A stored file does not hold what was written to it.
-    #[error("{} is corrupt at byte {offset}: {what}. {advice}", file.display())]
-    Corrupt {
-        /// The damaged file.
-        file: PathBuf,
-        /// Where the damage begins.
-        offset: u64,
-        /// What was found.
-        what: String,
-        /// What the operator can do.
-        advice: String,
-    },
+    /// The write-ahead log cannot be opened or written.
+    #[error(transparent)]
+    Wal(#[from] wal::Error),
+    /// The state machine's stored position cannot be read.
+    #[error("the state machine's stored position: {0}")]
+    Position(String),
     /// The operating system refused a file operation.
     #[error("{what}: {source}")]
     Io {
@@ -69,14 +55,6 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A peer did not do what it was asked to.
-    #[error("member {peer:x}: {what}")]
-    Transport {
-        /// The peer's member id.
-        peer: u64,
-        /// What happened.
-        what: String,
-    },
     /// The membership change is not possible.
     #[error("membership: {0}")]
     Membership(String),
@@ -93,6 +71,9 @@ pub enum Error {
 impl Error {
     /// An [`Error::Io`] that says what was being done.
     pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Error {
-        Error::Io { what: what.into(), source }
+        Error::Io {
+            what: what.into(),
+            source,
+        }
     }
 }

@@ -1,8 +1,5 @@
 //! Members as the outside sees them, and their translation to openraft's membership.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::error::{Error, Result};
 use crate::type_config::{Membership, PeerNode};
 
 /// A member of the cluster.
@@ -20,18 +17,11 @@ pub struct Member {
 
 impl Member {
     pub(crate) fn node(&self) -> PeerNode {
-        PeerNode { name: self.name.clone(), peer_urls: self.peer_urls.clone() }
+        PeerNode {
+            name: self.name.clone(),
+            peer_urls: self.peer_urls.clone(),
+        }
     }
-}
-
-/// The membership in which exactly these members take part.
-pub(crate) fn from_members(members: &[Member]) -> Result<Membership> {
-    let voters: BTreeSet<u64> = members.iter().filter(|m| m.voter).map(|m| m.id).collect();
-    let nodes: BTreeMap<u64, PeerNode> = members.iter().map(|m| (m.id, m.node())).collect();
-    if nodes.len() != members.len() {
-        return Err(Error::Membership("a member id occurs twice".into()));
-    }
-    Membership::new(vec![voters], nodes).map_err(|error| Error::Membership(error.to_string()))
 }
 
 /// The members of a membership, ascending by id. While voters change, those of the new set vote.
@@ -53,6 +43,10 @@ pub(crate) fn split(membership: &Membership) -> (Vec<u64>, Vec<u64>) {
         None => Vec::new(),
     };
     let is_learner = |id: &u64| voters.binary_search(id).is_err();
-    let learners = membership.nodes().map(|(id, _)| *id).filter(is_learner).collect();
+    let learners = membership
+        .nodes()
+        .map(|(id, _)| *id)
+        .filter(is_learner)
+        .collect();
     (voters, learners)
 }

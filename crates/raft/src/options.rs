@@ -78,7 +78,12 @@ pub enum ProposeFailure {
 impl Options {
     /// Refuses values that cannot work.
     pub(crate) fn validate(&self) -> Result<()> {
-        let refuse = |name, why: &str| Err(Error::Option { name, why: why.to_owned() });
+        let refuse = |name, why: &str| {
+            Err(Error::Option {
+                name,
+                why: why.to_owned(),
+            })
+        };
         if self.member_id == 0 {
             return refuse("member_id", "zero is not an id");
         }

@@ -89,7 +89,10 @@ pub struct Fault {
 impl Fault {
     /// A fault told in words.
     pub fn new(what: impl Into<String>) -> Fault {
-        Fault { what: what.into(), source: None }
+        Fault {
+            what: what.into(),
+            source: None,
+        }
     }
 
     /// A fault with the error that caused it.
@@ -97,7 +100,10 @@ impl Fault {
         what: impl Into<String>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Fault {
-        Fault { what: what.into(), source: Some(Box::new(source)) }
+        Fault {
+            what: what.into(),
+            source: Some(Box::new(source)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
 
 use crate::commands::Commands;
+use crate::responder::Callback;
 
 /// kvd's choice of openraft's parameters: one leader a term (as in the Raft thesis and in etcd),
 /// 64-bit member ids and terms, framed commands as the content of an entry.
@@ -26,7 +27,7 @@ impl RaftTypeConfig for TypeConfig {
     #[allow(deprecated)] // The replacement would be a dependency on openraft's own part.
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
-        = openraft::impls::OneshotResponder<Self, T>
+        = Callback<T>
     where
         T: Send + 'static;
     type Batch<T>

@@ -36,11 +36,17 @@ pub(crate) fn vote_out(vote: &Vote) -> pb::Vote {
 pub(crate) fn vote_in(vote: Option<pb::Vote>) -> Read<Vote> {
     let vote = vote.ok_or(Malformed("vote"))?;
     let node_id = vote.node_id.ok_or(Malformed("vote without a member"))?;
-    Ok(Vote { leader_id: LeaderId::new(vote.term, node_id), committed: vote.committed })
+    Ok(Vote {
+        leader_id: LeaderId::new(vote.term, node_id),
+        committed: vote.committed,
+    })
 }
 
 pub(crate) fn log_id_out(log_id: &LogId) -> pb::LogId {
-    pb::LogId { term: log_id.leader_id.term, index: log_id.index }
+    pb::LogId {
+        term: log_id.leader_id.term,
+        index: log_id.index,
+    }
 }
 
 pub(crate) fn log_id_in(pb: pb::LogId) -> LogId {
@@ -55,15 +61,30 @@ pub(crate) fn membership_out(membership: &Membership) -> pb::Membership {
         peer_urls: node.peer_urls.clone(),
     });
     pb::Membership {
-        configs: configs.map(|ids| pb::VoterSet { ids: ids.iter().copied().collect() }).collect(),
+        configs: configs
+            .map(|ids| pb::VoterSet {
+                ids: ids.iter().copied().collect(),
+            })
+            .collect(),
         nodes: nodes.collect(),
     }
 }
 
 pub(crate) fn membership_in(pb: pb::Membership) -> Read<Membership> {
-    let configs: Vec<BTreeSet<u64>> =
-        pb.configs.into_iter().map(|set| set.ids.into_iter().collect()).collect();
-    let node = |node: pb::Node| (node.id, PeerNode { name: node.name, peer_urls: node.peer_urls });
+    let configs: Vec<BTreeSet<u64>> = pb
+        .configs
+        .into_iter()
+        .map(|set| set.ids.into_iter().collect())
+        .collect();
+    let node = |node: pb::Node| {
+        (
+            node.id,
+            PeerNode {
+                name: node.name,
+                peer_urls: node.peer_urls,
+            },
+        )
+    };
     let nodes: BTreeMap<u64, PeerNode> = pb.nodes.into_iter().map(node).collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
@@ -79,7 +100,10 @@ pub(crate) fn entry_out(entry: Entry) -> pb::Entry {
         }
         EntryPayload::Membership(m) => Some(pb::entry::Payload::Membership(membership_out(&m))),
     };
-    pb::Entry { log_id: Some(log_id_out(&entry.log_id)), payload }
+    pb::Entry {
+        log_id: Some(log_id_out(&entry.log_id)),
+        payload,
+    }
 }
 
 pub(crate) fn entry_in(entry: pb::Entry) -> Read<Entry> {
@@ -111,7 +135,11 @@ pub(crate) fn append_out(
 /// Entries must follow `prev` without a gap: openraft relies on it.
 pub(crate) fn append_in(pb: pb::AppendRequest) -> Read<AppendEntriesRequest<TypeConfig>> {
     let prev_log_id = pb.prev.map(log_id_in);
-    let entries = pb.entries.into_iter().map(entry_in).collect::<Read<Vec<Entry>>>()?;
+    let entries = pb
+        .entries
+        .into_iter()
+        .map(entry_in)
+        .collect::<Read<Vec<Entry>>>()?;
     let mut next = prev_log_id.map_or(0, |prev| prev.index.saturating_add(1));
     for entry in &entries {
         if entry.log_id.index != next {
@@ -134,15 +162,16 @@ pub(crate) fn append_reply_out(
     use pb::append_reply::Result as Out;
     let result = match result {
         Ok(AppendEntriesResponse::Success) => Out::Success(true),
-        Ok(AppendEntriesResponse::PartialSuccess(Some(up_to))) => {
-            Out::Partial(log_id_out(&up_to))
-        }
+        Ok(AppendEntriesResponse::PartialSuccess(Some(up_to))) => Out::Partial(log_id_out(&up_to)),
         Ok(AppendEntriesResponse::PartialSuccess(None)) => Out::Nothing(true),
         Ok(AppendEntriesResponse::Conflict) => Out::Conflict(true),
         Ok(AppendEntriesResponse::HigherVote(vote)) => Out::HigherVote(vote_out(&vote)),
         Err(text) => Out::Failed(text),
     };
-    pb::AppendReply { sequence, result: Some(result) }
+    pb::AppendReply {
+        sequence,
+        result: Some(result),
+    }
 }
 
 pub(crate) fn vote_request_out(
@@ -191,7 +220,11 @@ pub(crate) fn transfer_out(request: &TransferLeaderRequest<TypeConfig>) -> pb::T
 
 pub(crate) fn transfer_in(pb: pb::TransferRequest) -> Read<TransferLeaderRequest<TypeConfig>> {
     let from = vote_in(pb.from)?;
-    Ok(TransferLeaderRequest::new(from, pb.to, pb.last_log_id.map(log_id_in)))
+    Ok(TransferLeaderRequest::new(
+        from,
+        pb.to,
+        pb.last_log_id.map(log_id_in),
+    ))
 }
 
 /// The applied log id and the membership at that entry.
@@ -218,7 +251,9 @@ pub(crate) struct PositionEncoder {
 
 impl PositionEncoder {
     pub(crate) fn new(stored: &StoredMembership) -> PositionEncoder {
-        PositionEncoder { membership_part: position_out(None, stored).encode_to_vec() }
+        PositionEncoder {
+            membership_part: position_out(None, stored).encode_to_vec(),
+        }
     }
 
     /// The position of `applied`. A protobuf message is the concatenation of its fields.
@@ -228,8 +263,7 @@ impl PositionEncoder {
             membership_log_id: None,
             membership: None,
         };
-        let mut bytes =
-            BytesMut::with_capacity(head.encoded_len() + self.membership_part.len());
+        let mut bytes = BytesMut::with_capacity(head.encoded_len() + self.membership_part.len());
         head.encode_raw(&mut bytes);
         bytes.extend_from_slice(&self.membership_part);
         bytes.freeze()
@@ -243,7 +277,10 @@ pub(crate) fn decode_position(bytes: Bytes) -> Read<AppliedState> {
 
 pub(crate) fn meta_in(position: pb::Position) -> Read<SnapshotMeta> {
     let (last_log_id, last_membership) = position_in(position)?;
-    Ok(SnapshotMeta { last_log_id, last_membership })
+    Ok(SnapshotMeta {
+        last_log_id,
+        last_membership,
+    })
 }
 
 #[cfg(test)]
@@ -253,7 +290,13 @@ mod tests {
     fn membership(voters: &[u64], nodes: &[u64]) -> Membership {
         let node = |id: &u64| {
             let peer_urls = vec![format!("http://m{id}:2380")];
-            (*id, PeerNode { name: format!("m{id}"), peer_urls })
+            (
+                *id,
+                PeerNode {
+                    name: format!("m{id}"),
+                    peer_urls,
+                },
+            )
         };
         let nodes: BTreeMap<u64, PeerNode> = nodes.iter().map(node).collect();
         Membership::new(vec![voters.iter().copied().collect()], nodes).expect("valid")
@@ -271,7 +314,10 @@ mod tests {
 
     #[test]
     fn entries_with_a_gap_are_refused() {
-        let entry = |index| Entry { log_id: log_id(1, index), payload: EntryPayload::Blank };
+        let entry = |index| Entry {
+            log_id: log_id(1, index),
+            payload: EntryPayload::Blank,
+        };
         let request = |entries| AppendEntriesRequest::<TypeConfig> {
             vote: Vote::new_committed(1, 1),
             prev_log_id: Some(log_id(1, 4)),
@@ -281,7 +327,10 @@ mod tests {
         assert!(append_in(append_out(request(vec![entry(5), entry(6)]), 0)).is_ok());
         assert!(append_in(append_out(request(vec![entry(5), entry(7)]), 0)).is_err());
         assert!(append_in(append_out(request(vec![entry(6)]), 0)).is_err());
-        assert!(append_in(pb::AppendRequest::default()).is_err(), "a vote is required");
+        assert!(
+            append_in(pb::AppendRequest::default()).is_err(),
+            "a vote is required"
+        );
     }
 
     #[test]
@@ -289,6 +338,9 @@ mod tests {
         let mut pb = membership_out(&membership(&[1, 2], &[1, 2]));
         pb.nodes.pop();
         assert!(membership_in(pb).is_err());
-        assert_eq!(membership_in(pb::Membership::default()), Ok(Membership::default()));
+        assert_eq!(
+            membership_in(pb::Membership::default()),
+            Ok(Membership::default())
+        );
     }
 }

@@ -11,12 +11,16 @@
 //! request names the cluster, the sender and the receiver ([`identity`]), so that a member with a
 //! wrong configuration is refused, not believed.
 
+/// Largest message taken from a peer, or sent to one.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
 pub(crate) mod append;
 pub(crate) mod client;
 pub(crate) mod codec;
+pub(crate) mod contact;
 pub(crate) mod identity;
 pub(crate) mod resolve;
 pub(crate) mod server;
 
-pub use resolve::{Connection, Dialer, PlainDialer};
+pub use resolve::{Connection, Dialer, Dialing, PlainDialer};
 pub use server::PeerService;

@@ -90,7 +90,12 @@ enum Target<'a> {
 }
 
 fn parse(url: &str) -> Result<Target<'_>> {
-    let refuse = |why| Err(Error::PeerUrl { url: url.to_owned(), why });
+    let refuse = |why| {
+        Err(Error::PeerUrl {
+            url: url.to_owned(),
+            why,
+        })
+    };
     let Some((scheme, rest)) = url.split_once("://") else {
         return refuse("it has no scheme");
     };
@@ -118,21 +123,37 @@ mod tests {
     #[test]
     fn urls_name_a_tcp_or_a_unix_socket() {
         assert_eq!(parse("http://a.b:2380").unwrap(), Target::Tcp("a.b:2380"));
-        assert_eq!(parse("http://[::1]:2380/").unwrap(), Target::Tcp("[::1]:2380"));
+        assert_eq!(
+            parse("http://[::1]:2380/").unwrap(),
+            Target::Tcp("[::1]:2380")
+        );
         assert_eq!(parse("unix:///run/kvd").unwrap(), Target::Unix("/run/kvd"));
-        for wrong in ["a:1", "http://a", "http://:1", "http://a:b", "unix://", "https://a:1", "x://a:1"]
-        {
+        for wrong in [
+            "a:1",
+            "http://a",
+            "http://:1",
+            "http://a:b",
+            "unix://",
+            "https://a:1",
+            "x://a:1",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 
     #[tokio::test]
     async fn a_closed_port_is_refused_at_once_and_names_the_url() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bind");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         assert!(PlainDialer.dial(1, vec![url.clone()]).await.is_ok());
         drop(listener);
-        let error = PlainDialer.dial(1, vec![url.clone()]).await.err().expect("refused");
+        let error = PlainDialer
+            .dial(1, vec![url.clone()])
+            .await
+            .err()
+            .expect("refused");
         assert!(error.to_string().contains(&url), "{error}");
     }
 }

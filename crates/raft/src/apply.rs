@@ -1,0 +1,249 @@
+//! Between openraft and the application's [`StateMachine`]: entries in, snapshots both ways.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{FutureExt, Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::error::{Error, Result};
+use crate::membership;
+use crate::snapshot::{Snapshot, SnapshotData};
+use crate::state_machine::{Committed, Fault, Payload, Position, StateMachine};
+use crate::status::Status;
+use crate::transport::codec::{self, PositionEncoder};
+use crate::type_config::{EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// Most entries given to the state machine in one call.
+const ENTRIES_MAX: usize = 64;
+
+/// openraft's state machine: keeps the position, passes everything else on.
+pub(crate) struct Applier {
+    /// Only openraft's apply task takes this lock, and the thread that installs for it.
+    machine: Arc<Mutex<Box<dyn StateMachine>>>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    encoder: PositionEncoder,
+    status: Arc<watch::Sender<Status>>,
+    /// Whether peers may ask for snapshots; before that only the position is of interest.
+    serving: bool,
+}
+
+impl Applier {
+    /// Takes over a state machine at the position that it stored.
+    pub(crate) fn new(
+        machine: Box<dyn StateMachine>,
+        status: Arc<watch::Sender<Status>>,
+    ) -> Result<Applier> {
+        let (applied, membership) = match machine.position() {
+            Some(bytes) => {
+                codec::decode_position(bytes).map_err(|error| Error::Position(error.to_string()))?
+            }
+            None => (None, StoredMembership::default()),
+        };
+        let encoder = PositionEncoder::new(&membership);
+        let machine = Arc::new(Mutex::new(machine));
+        let applier = Applier {
+            machine,
+            applied,
+            membership,
+            encoder,
+            status,
+            serving: false,
+        };
+        applier.publish();
+        Ok(applier)
+    }
+
+    /// Tells that start-up is over.
+    pub(crate) fn serve(&mut self) {
+        self.serving = true;
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        let last_membership = self.membership.clone();
+        SnapshotMeta {
+            last_log_id: self.applied,
+            last_membership,
+        }
+    }
+
+    /// Applies a run of entries with one call.
+    fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {
+        let Some(last) = run.last else { return Ok(()) };
+        if let Some(membership) = run.membership.take() {
+            self.membership = membership;
+            self.encoder = PositionEncoder::new(&self.membership);
+        }
+        let position = Position {
+            index: last.index,
+            bytes: self.encoder.encode(&last),
+        };
+        self.machine
+            .lock()
+            .apply(&run.entries, position)
+            .map_err(|fault| self.fault(&fault))?;
+        self.applied = Some(last);
+        self.publish();
+        for responder in run.responders.drain(..) {
+            responder.send(());
+        }
+        run.entries.clear();
+        run.last = None;
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let Some(applied) = self.applied else { return };
+        self.status.send_if_modified(|status| {
+            status.applied_index = applied.index;
+            status.commit_index = status.commit_index.max(applied.index);
+            status.last_index = status.last_index.max(applied.index);
+            true
+        });
+    }
+
+    /// Publishes a fault; openraft stops when it gets the error.
+    fn fault(&self, fault: &Fault) -> io::Error {
+        tracing::error!(%fault, "the state machine has failed: this member stops");
+        self.status.send_modify(|status| {
+            status.fault.get_or_insert_with(|| fault.to_string());
+            status.running = false;
+        });
+        io::Error::other(fault.to_string())
+    }
+}
+
+/// Entries that are applied together.
+#[derive(Default)]
+struct Run {
+    entries: Vec<Committed>,
+    responders: Vec<ApplyResponder<TypeConfig>>,
+    membership: Option<StoredMembership>,
+    last: Option<LogId>,
+}
+
+impl Run {
+    fn push(&mut self, (entry, responder): EntryResponder<TypeConfig>) {
+        let log_id = entry.log_id;
+        let payload = match entry.payload {
+            EntryPayload::Blank => Payload::Blank,
+            EntryPayload::Normal(commands) => Payload::Commands(commands),
+            EntryPayload::Membership(membership) => {
+                let members = membership::to_members(&membership);
+                self.membership = Some(StoredMembership::new(Some(log_id), membership));
+                Payload::Membership(members)
+            }
+        };
+        self.entries.push(Committed {
+            index: log_id.index,
+            term: log_id.leader_id.term,
+            payload,
+        });
+        self.responders.extend(responder);
+        self.last = Some(log_id);
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Applier {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = PositionBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    /// Applies whatever is ready with one call of the state machine; waits only when nothing is.
+    async fn apply<Entries>(&mut self, mut entries: Entries) -> io::Result<()>
+    where
+        Entries: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+    {
+        let mut run = Run::default();
+        loop {
+            let next = match entries.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    self.apply_run(&mut run)?;
+                    entries.next().await
+                }
+            };
+            let Some(entry) = next else {
+                return self.apply_run(&mut run);
+            };
+            run.push(entry?);
+            if run.entries.len() >= ENTRIES_MAX {
+                self.apply_run(&mut run)?;
+            }
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> PositionBuilder {
+        PositionBuilder { meta: self.meta() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
+        let (SnapshotData::Received(file), Some(last)) = (snapshot, meta.last_log_id) else {
+            return Err(io::Error::other("a snapshot without content or position"));
+        };
+        let encoder = PositionEncoder::new(&meta.last_membership);
+        let position = Position {
+            index: last.index,
+            bytes: encoder.encode(&last),
+        };
+        let machine = self.machine.clone();
+        let installed =
+            tokio::task::spawn_blocking(move || machine.lock().install(file.path(), position));
+        installed
+            .await
+            .map_err(io::Error::other)?
+            .map_err(|fault| self.fault(&fault))?;
+        tracing::info!(index = last.index, "installed a snapshot");
+        self.applied = Some(last);
+        self.membership = meta.last_membership.clone();
+        self.encoder = encoder;
+        self.publish();
+        Ok(())
+    }
+
+    /// A fresh snapshot. It may be newer than the one that openraft knows of: the member that
+    /// gets it continues from where it stands.
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        if self.applied.is_none() {
+            return Ok(None);
+        }
+        let snapshot = match self.serving {
+            true => {
+                let source = self.machine.lock().snapshot();
+                SnapshotData::Source(source.map_err(|fault| self.fault(&fault))?)
+            }
+            false => SnapshotData::PositionOnly,
+        };
+        Ok(Some(Snapshot {
+            meta: self.meta(),
+            snapshot,
+        }))
+    }
+}
+
+/// "Builds" a snapshot: the state machine is durable on its own, so that a snapshot is no more
+/// than the position up to which the log may be purged.
+pub(crate) struct PositionBuilder {
+    meta: SnapshotMeta,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for PositionBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot: SnapshotData::PositionOnly,
+        })
+    }
+}

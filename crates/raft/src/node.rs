@@ -1,0 +1,304 @@
+//! The handle to a running node, and how it starts and stops.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvd_api::pb::kvdpeerpb::peer_server::PeerServer;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apply::Applier;
+use crate::batcher::{Batcher, Proposer, Queue};
+use crate::change;
+use crate::core::{Core, Raft};
+use crate::error::{Error, Result};
+use crate::log_store::LogStore;
+use crate::membership::Member;
+use crate::options::Options;
+use crate::read_index::ReadIndex;
+use crate::snapshot::Receiver;
+use crate::state_machine::StateMachine;
+use crate::status::Status;
+use crate::transport::PeerService;
+use crate::transport::client::{NetworkFactory, Peers};
+use crate::transport::contact::Contact;
+use crate::transport::identity::Identity;
+use crate::type_config::PeerNode;
+use crate::{wal, watcher};
+
+/// Most entries in one append to a peer. Entries are batches; bytes are bounded by the log.
+const APPEND_ENTRIES_MAX: u64 = 512;
+
+/// A running member of the cluster. Cheap to clone; all clones are the same node.
+///
+/// Works from any tokio runtime; its own tasks stay on the one it was started on. Dropping every
+/// handle does not stop it: [`Node::shutdown`] does.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    proposer: Proposer,
+    read_index: ReadIndex,
+    snapshots: Arc<Receiver>,
+    log: LogStore,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Opens the log, brings the state machine up to what is known to be committed, and starts to
+    /// take part in the cluster, on the current tokio runtime.
+    ///
+    /// `bootstrap` are the members of a new cluster, the same on each of them; it is ignored when
+    /// the log is not empty. Without it, a node with an empty log waits until a leader finds it.
+    ///
+    /// Errors: [`Error::Wal`] when the log is damaged or belongs to another member, and
+    /// [`Error::Option`] for options that cannot work.
+    pub async fn start<S: StateMachine>(
+        options: Options,
+        state_machine: S,
+        bootstrap: Option<Vec<Member>>,
+    ) -> Result<Node> {
+        options.validate()?;
+        let snapshots = Arc::new(Receiver::open(options.snapshot_dir.clone())?);
+        let log = open_log(&options).await?;
+        let status = Status {
+            running: true,
+            ..Status::default()
+        };
+        let status = Arc::new(watch::Sender::new(status));
+        let applier = Applier::new(Box::new(state_machine), status.clone())?;
+        let identity = Identity {
+            cluster_id: options.cluster_id,
+            member_id: options.member_id,
+        };
+        let peers = Arc::new(Peers::new(
+            identity,
+            options.dialer.clone(),
+            options.events.clone(),
+        ));
+        let network = NetworkFactory::new(peers.clone());
+        let config = Arc::new(config(&options)?);
+        let raft = Raft::new(options.member_id, config, network, log.clone(), applier).await;
+        let raft = raft.map_err(|fatal| Error::Stopped {
+            fault: Some(fatal.to_string()),
+        })?;
+        raft.with_state_machine(|applier| Box::pin(async { applier.serve() }))
+            .await
+            .map_err(|fatal| Error::Stopped {
+                fault: Some(fatal.to_string()),
+            })?;
+        let contact = Arc::new(Contact::new());
+        let runtime = Handle::current();
+        let core = Arc::new(Core {
+            options,
+            raft,
+            status,
+            peers,
+            contact,
+            runtime,
+        });
+        if let Some(members) = bootstrap {
+            initialize(&core, &members).await?;
+        }
+        watcher::refresh(&core);
+        Ok(Node {
+            inner: Arc::new(Inner::spawn(core, snapshots, log)),
+        })
+    }
+
+    /// Puts a command into the queue of proposals; never waits.
+    ///
+    /// The answer comes through [`StateMachine::apply`] on this member, by `request_id`, or
+    /// through [`Options::on_failed`]. While there is no leader the command waits; after
+    /// `deadline` it is dropped without a word, if it was not proposed before.
+    ///
+    /// Errors: [`Error::Overloaded`] when the queue is full, [`Error::Stopped`].
+    pub fn propose(
+        &self,
+        request_id: u64,
+        command: Bytes,
+        deadline: std::time::Instant,
+    ) -> Result<()> {
+        let proposed = self
+            .inner
+            .proposer
+            .propose(request_id, command, Instant::from(deadline));
+        proposed.map_err(|error| match error {
+            Error::Stopped { .. } => self.inner.core.stopped(),
+            other => other,
+        })
+    }
+
+    /// Which index must be applied here before a read that starts now is linearizable. A quorum
+    /// confirms it, on the way of the leader; all who ask at the same time share one round.
+    ///
+    /// Errors: [`Error::NoLeader`] or [`Error::Timeout`] after five seconds and two election
+    /// timeouts, [`Error::Stopped`]. Source: Raft thesis, section 6.4.
+    pub async fn read_index(&self) -> Result<u64> {
+        self.inner.read_index.get(&self.inner.core).await
+    }
+
+    /// Follows the node's status.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.inner.core.status.subscribe()
+    }
+
+    /// The status at this moment, with every index fresh.
+    pub fn current_status(&self) -> Status {
+        watcher::refresh(&self.inner.core);
+        self.inner.core.status.borrow().clone()
+    }
+
+    /// Hands leadership to `to`, or to the voter that has most of the log, and waits until
+    /// another member leads; returns who does. Writes wait meanwhile.
+    ///
+    /// Errors: [`Error::NotLeader`]; [`Error::Membership`] when nobody else can lead;
+    /// [`Error::Timeout`] after two election timeouts.
+    pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<u64> {
+        change::transfer_leadership(&self.inner.core, to).await
+    }
+
+    /// Adds a learner and returns when that is committed. Only the leader can; as with every
+    /// change of the membership, the error otherwise is [`Error::NotLeader`].
+    pub async fn add_learner(&self, member: Member) -> Result<()> {
+        change::add_learner(&self.inner.core, member).await
+    }
+
+    /// Gives a learner a vote and returns when that is committed.
+    pub async fn promote(&self, id: u64) -> Result<()> {
+        change::promote(&self.inner.core, id).await
+    }
+
+    /// Removes a voter or learner and returns when that is committed.
+    pub async fn remove(&self, id: u64) -> Result<()> {
+        change::remove(&self.inner.core, id).await
+    }
+
+    /// Changes a member's name and peer URLs and returns when that is committed.
+    pub async fn update(&self, member: Member) -> Result<()> {
+        change::update(&self.inner.core, member).await
+    }
+
+    /// The service that peers talk to; the server mounts it on the peer port.
+    pub fn peer_service(&self) -> PeerServer<PeerService> {
+        let core = self.inner.core.clone();
+        let options = &core.options;
+        let identity = Identity {
+            cluster_id: options.cluster_id,
+            member_id: options.member_id,
+        };
+        PeerService::server(core, identity, self.inner.snapshots.clone())
+    }
+
+    /// Stops taking part, and closes the log: what was written to it is durable on return.
+    /// Proposals that wait fail with [`ProposeFailure::Stopped`](crate::ProposeFailure).
+    pub async fn shutdown(&self) -> Result<()> {
+        let inner = &self.inner;
+        inner.stop.cancel();
+        inner.tasks.close();
+        inner.tasks.wait().await;
+        let stopped = inner.core.raft().shutdown().await;
+        inner.core.status.send_modify(|status| {
+            status.running = false;
+            status.leader = None;
+        });
+        let log = inner.log.clone();
+        let closed = tokio::task::spawn_blocking(move || log.close()).await;
+        closed.map_err(|error| Error::Stopped {
+            fault: Some(error.to_string()),
+        })??;
+        stopped.map_err(|error| Error::Stopped {
+            fault: Some(error.to_string()),
+        })
+    }
+}
+
+impl Inner {
+    fn spawn(core: Arc<Core>, snapshots: Arc<Receiver>, log: LogStore) -> Inner {
+        let queue = Queue::new(&core.options);
+        let proposer = queue.proposer.clone();
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(Batcher::run(core.clone(), queue, stop.clone()));
+        let (watched, on_stop) = (core.clone(), stop.clone());
+        tasks.spawn(async move {
+            on_stop.run_until_cancelled(watcher::watch(watched)).await;
+            // openraft has stopped: nothing can be proposed any more.
+            on_stop.cancel();
+        });
+        Inner {
+            core,
+            proposer,
+            read_index: ReadIndex::default(),
+            snapshots,
+            log,
+            stop,
+            tasks,
+        }
+    }
+}
+
+async fn open_log(options: &Options) -> Result<LogStore> {
+    let mut wal = wal::Options::new(&options.wal_dir, options.cluster_id, options.member_id);
+    wal.segment_bytes = options.segment_bytes;
+    wal.disk = options.disk.clone();
+    wal.events = options.events.clone();
+    let opened = tokio::task::spawn_blocking(move || LogStore::open(wal)).await;
+    let opened = opened.map_err(|error| Error::Stopped {
+        fault: Some(error.to_string()),
+    })?;
+    Ok(opened?)
+}
+
+/// Writes the first membership; the same on every member of a new cluster.
+async fn initialize(core: &Core, members: &[Member]) -> Result<()> {
+    if let Some(learner) = members.iter().find(|member| !member.voter) {
+        let what = format!("a new cluster cannot begin with learner {:x}", learner.id);
+        return Err(Error::Membership(what));
+    }
+    let nodes: BTreeMap<u64, PeerNode> = members.iter().map(|m| (m.id, m.node())).collect();
+    match core.raft().initialize(nodes).await {
+        // The log is not empty: this is a restart.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(RaftError::APIError(error)) => Err(Error::Membership(error.to_string())),
+        Err(RaftError::Fatal(fatal)) => Err(Error::Stopped {
+            fault: Some(fatal.to_string()),
+        }),
+    }
+}
+
+/// openraft's settings, where they differ from its defaults.
+fn config(options: &Options) -> Result<Config> {
+    let millis = |duration: std::time::Duration| duration.as_millis() as u64;
+    let config = Config {
+        cluster_name: format!("{:x}", options.cluster_id),
+        heartbeat_interval: millis(options.heartbeat),
+        election_timeout_min: millis(options.election),
+        election_timeout_max: 2 * millis(options.election),
+        enable_pre_vote: Some(options.pre_vote),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        // We say when to snapshot and what to purge (watcher.rs); a follower gets a snapshot only
+        // when what it needs is purged, not because it lags.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        // A restarted leader is elected anew: clients take a term to have one reign.
+        enable_leader_restore: Some(false),
+        removed_leader_step_down: StepDownPolicy::After(millis(options.heartbeat)),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| Error::Option {
+        name: "election",
+        why: error.to_string(),
+    })
+}

@@ -1,0 +1,406 @@
+//! The sending side: a [`Peer`] per member, and openraft's network on top of it.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use hyper_util::rt::TokioIo;
+use kvd_api::pb::kvdpeerpb as pb;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::append::{Link, Session};
+use super::identity::{Identity, LogLimit};
+use super::resolve::Dialer;
+use super::{MESSAGE_BYTES_MAX, codec};
+use crate::events::Events;
+use crate::snapshot::{self, Snapshot, SnapshotData};
+use crate::type_config::{PeerNode, TypeConfig, Vote};
+
+pub(crate) type Client = pb::peer_client::PeerClient<Channel>;
+
+/// A connection on which nothing came for this long is probed, and given up when the probe is not
+/// answered in the same time.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// Bytes that may be under way on one connection before the receiver must have read some.
+const WINDOW_BYTES: u32 = 8 << 20;
+
+/// What a connection is for; each purpose has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Entries.
+    Append,
+    /// Heartbeats, votes, leadership transfer.
+    Control,
+    /// Whole snapshots.
+    Snapshot,
+    /// Proposals and read indexes on their way to the leader.
+    Forward,
+}
+
+/// Every member this one has talked to.
+pub(crate) struct Peers {
+    identity: Identity,
+    dialer: Arc<dyn Dialer>,
+    events: Arc<dyn Events>,
+    /// Connections live here, whichever thread needs them first.
+    runtime: Handle,
+    known: Mutex<HashMap<u64, Arc<Peer>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        identity: Identity,
+        dialer: Arc<dyn Dialer>,
+        events: Arc<dyn Events>,
+    ) -> Peers {
+        let known = Mutex::new(HashMap::new());
+        Peers {
+            identity,
+            dialer,
+            events,
+            runtime: Handle::current(),
+            known,
+        }
+    }
+
+    /// The peer `id`. When its URLs have changed, its connections are left behind.
+    pub(crate) fn get(&self, id: u64, node: &PeerNode) -> Arc<Peer> {
+        let mut known = self.known.lock();
+        if let Some(peer) = known.get(&id)
+            && peer.urls == node.peer_urls
+        {
+            return peer.clone();
+        }
+        let _context = self.runtime.enter();
+        let peer = Arc::new(Peer::new(id, node.peer_urls.clone(), self));
+        known.insert(id, peer.clone());
+        peer
+    }
+}
+
+/// A member and the connections to it, each made when first used.
+pub(crate) struct Peer {
+    pub(crate) id: u64,
+    urls: Vec<String>,
+    metadata: MetadataMap,
+    append: Client,
+    control: Client,
+    snapshot: Client,
+    forward: Client,
+    events: Arc<dyn Events>,
+    log_limit: LogLimit,
+}
+
+impl Peer {
+    fn new(id: u64, urls: Vec<String>, peers: &Peers) -> Peer {
+        let client = || {
+            let channel = lazy_channel(id, urls.clone(), peers.dialer.clone());
+            Client::new(channel)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        };
+        Peer {
+            id,
+            metadata: peers.identity.metadata(id),
+            append: client(),
+            control: client(),
+            snapshot: client(),
+            forward: client(),
+            events: peers.events.clone(),
+            log_limit: LogLimit::default(),
+            urls,
+        }
+    }
+
+    pub(crate) fn client(&self, purpose: Purpose) -> Client {
+        match purpose {
+            Purpose::Append => self.append.clone(),
+            Purpose::Control => self.control.clone(),
+            Purpose::Snapshot => self.snapshot.clone(),
+            Purpose::Forward => self.forward.clone(),
+        }
+    }
+
+    /// A request to this peer, with the metadata that it checks.
+    pub(crate) fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = self.metadata.clone();
+        request
+    }
+
+    pub(crate) fn events(&self) -> &dyn Events {
+        self.events.as_ref()
+    }
+
+    /// Notes a failure, and logs it unless that was done a moment ago.
+    pub(crate) fn failed(&self, status: &Status) {
+        self.events.peer_failed(self.id);
+        if self.log_limit.allows("failed") {
+            let urls = self.urls.join(",");
+            let error = innermost(status);
+            tracing::warn!(
+                peer = format!("{:x}", self.id),
+                urls,
+                error,
+                "cannot reach a member"
+            );
+        }
+    }
+
+    /// Notes that the peer has answered.
+    pub(crate) fn answered(&self) {
+        if self.log_limit.clear("failed") {
+            tracing::info!(peer = format!("{:x}", self.id), "a member answers again");
+        }
+    }
+
+    /// Waits for a call, notes how it went, and gives up after `limit`.
+    async fn call<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, RPCError<TypeConfig>> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(response)) => {
+                self.answered();
+                Ok(response.into_inner())
+            }
+            Ok(Err(status)) => {
+                self.failed(&status);
+                Err(unreachable(&status))
+            }
+            Err(_) => {
+                self.events.peer_failed(self.id);
+                Err(NetworkError::from_string(format!("no answer within {limit:?}")).into())
+            }
+        }
+    }
+}
+
+fn lazy_channel(id: u64, urls: Vec<String>, dialer: Arc<dyn Dialer>) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let dialing = dialer.dial(id, urls.clone());
+        async move {
+            let connection = dialing.await.map_err(NotConnected)?;
+            Ok::<_, NotConnected>(TokioIo::new(connection))
+        }
+    });
+    // The URI is never dialled: the connector knows where to go.
+    Endpoint::from_static("http://peer.kvd")
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES * 2)
+        .connect_with_connector_lazy(connector)
+}
+
+/// Marks failures that happened before anything was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect: {0}")]
+struct NotConnected(io::Error);
+
+/// Whether a failed call surely never reached the peer.
+pub(crate) fn was_not_sent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<NotConnected>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// What is at the bottom of a failed call, without the layers around it.
+pub(crate) fn innermost(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}
+
+pub(crate) fn unreachable(status: &Status) -> RPCError<TypeConfig> {
+    Unreachable::from_string(innermost(status)).into()
+}
+
+/// Gives openraft a way to each member.
+pub(crate) struct NetworkFactory {
+    peers: Arc<Peers>,
+}
+
+impl NetworkFactory {
+    pub(crate) fn new(peers: Arc<Peers>) -> NetworkFactory {
+        NetworkFactory { peers }
+    }
+
+    fn network(&self, target: u64, node: &PeerNode, purpose: Purpose) -> Network {
+        Network {
+            peer: self.peers.get(target, node),
+            purpose,
+            link: Mutex::new(None),
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &PeerNode) -> Network {
+        self.network(target, node, Purpose::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &PeerNode) -> Network {
+        self.network(target, node, Purpose::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &PeerNode) -> Network {
+        self.network(target, node, Purpose::Snapshot)
+    }
+}
+
+/// openraft's way to one member, for one purpose.
+pub(crate) struct Network {
+    peer: Arc<Peer>,
+    purpose: Purpose,
+    /// Never locked: openraft wants to share what it only ever uses alone.
+    link: Mutex<Option<Link>>,
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let last = request
+            .entries
+            .last()
+            .map(|entry| entry.log_id)
+            .or(request.prev_log_id);
+        let mut replies = self.stream_append(stream::iter([request]), option).await?;
+        match replies.next().await {
+            Some(Ok(Ok(matching))) if matching == last => Ok(AppendEntriesResponse::Success),
+            Some(Ok(Ok(matching))) => Ok(AppendEntriesResponse::PartialSuccess(matching)),
+            Some(Ok(Err(StreamAppendError::Conflict(_)))) => Ok(AppendEntriesResponse::Conflict),
+            Some(Ok(Err(StreamAppendError::HigherVote(vote)))) => {
+                Ok(AppendEntriesResponse::HigherVote(vote))
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(NetworkError::from_string("the stream ended without a reply").into()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: stream::Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let session = Session::new(&self.peer, self.purpose, self.link.get_mut(), input);
+        let session: BoxStream<'s, _> = Box::pin(session);
+        Box::pin(async move { Ok(session) })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_for_vote(&request, false, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_for_vote(&request, true, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let started = Instant::now();
+        let sending = snapshot::send(&self.peer, &vote, snapshot);
+        let result = tokio::select! {
+            result = sending => result,
+            closed = cancel => return Err(closed.into()),
+        };
+        self.peer
+            .events
+            .snapshot_sent(self.peer.id, started.elapsed(), result.is_ok());
+        result.map_err(StreamingError::from)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut client = self.peer.client(Purpose::Control);
+        let message = self.peer.request(codec::transfer_out(&request));
+        let call = client.transfer_leader(message);
+        let reply = self.peer.call(option.hard_ttl(), call).await?;
+        match reply.accepted {
+            true => Ok(Ok(())),
+            false => Err(NetworkError::from_string(reply.reason).into()),
+        }
+    }
+
+    /// A member that comes back is noticed within this.
+    fn backoff(&self) -> Option<Backoff> {
+        let steps = [10, 20, 40].into_iter().chain(std::iter::repeat(80));
+        Some(Backoff::new(steps.map(Duration::from_millis)))
+    }
+}
+
+impl Network {
+    async fn ask_for_vote(
+        &self,
+        request: &VoteRequest<TypeConfig>,
+        pre_vote: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut client = self.peer.client(Purpose::Control);
+        let message = self
+            .peer
+            .request(codec::vote_request_out(request, pre_vote));
+        let call = client.request_vote(message);
+        let reply = self.peer.call(option.hard_ttl(), call).await?;
+        codec::vote_reply_in(reply).map_err(|error| NetworkError::new(&error).into())
+    }
+}
