@@ -356,7 +356,6 @@ impl Records {
         let mut directory = shared.directory.lock();
         let directory = directory.as_mut().ok_or(Error::Closed)?;
         let Loaded { durable, tables } = prepared.loaded;
-        before_switch();
         let old = {
             let mut io = shared.io.lock();
             if let Some(message) = self.failure() {

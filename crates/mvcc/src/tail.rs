@@ -286,10 +286,6 @@ impl Tail {
 /// Room for records kept when the queue runs empty after a burst.
 const SPARE_RECORDS: usize = 16_384;
 
-fn table_cost(change: &TableChange) -> usize {
-    change.key.len() + change.value.as_ref().map_or(0, cost)
-}
-
 fn cost(value: &Bytes) -> usize {
     value.len() + size_of::<(RevKey, Bytes)>()
 }

@@ -133,16 +133,14 @@ impl Writer {
         let prepared = core.records.prepare_install(snapshot, position)?;
         self.jobs.clear();
         core.queue.interrupt();
-        let mut unfinished = None;
+        // Readers wait from here on, until they can see the new content as a whole.
         let _gate = core.keep_gate.lock();
-        core.index.replace(|| {
-            let recovered = core.records.finish_install(prepared)?;
-            let (state, job) = store::restore(&core.records, &recovered.tables)?;
-            core.queue.set_finished(state.compacted());
-            core.ledger.replace(recovered.tables, recovered.position);
-            unfinished = job;
-            Ok(state)
-        })?;
+        let guard = core.index.lock();
+        let recovered = core.records.finish_install(prepared)?;
+        let (state, unfinished) = store::restore(&core.records, &recovered.tables)?;
+        core.ledger.replace(recovered.tables, recovered.position);
+        core.queue.set_finished(state.compacted());
+        core.index.replace(guard, state);
         self.open = false;
         if let Some(job) = unfinished {
             core.index.begin_compaction(job.revision)?;
