@@ -255,10 +255,15 @@ impl Metrics {
     }
 }
 
+/// Failed proposals are not counted here: whoever waits for one does so, once.
 impl kvd_raft::Events for Metrics {
-    fn wal_synced(&self, sync: Duration, bytes: u64) {
-        self.table.wal_fsync.observe(sync.as_secs_f64());
-        self.table.wal_write_bytes.add(clamped(bytes));
+    fn wal_write(&self, took: Duration, bytes: usize) {
+        self.table.wal_write.observe(took.as_secs_f64());
+        self.table.wal_write_bytes.add(clamped(bytes as u64));
+    }
+
+    fn wal_fsync(&self, took: Duration) {
+        self.table.wal_fsync.observe(took.as_secs_f64());
     }
 
     fn peer_sent(&self, to: u64, bytes: u64) {
@@ -317,10 +322,6 @@ impl kvd_raft::Events for Metrics {
         if leader.is_some() {
             self.table.leader_changes_seen.inc();
         }
-    }
-
-    fn proposals_failed(&self, count: u64) {
-        self.table.proposals_failed.inc_by(count);
     }
 }
 
