@@ -199,7 +199,7 @@ impl Core {
             return Err(WireError::ServerStopped.into());
         }
         let barrier = async {
-            let index = match self.node.read_index().await {
+            let index = match Box::pin(self.node.read_index()).await {
                 Ok(index) => index,
                 Err(kvd_raft::Error::NoLeader | kvd_raft::Error::Timeout) => {
                     return Err(WireError::Timeout.into());

@@ -7,7 +7,7 @@ use kvd_raft::ProposeFailure;
 use tonic::Status;
 
 /// The result of a server operation.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong between a request and its answer, or while starting.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +95,8 @@ fn raft_status(error: &kvd_raft::Error) -> Status {
     match error {
         kvd_raft::Error::NotLeader { .. } => WireError::NotLeader.into(),
         kvd_raft::Error::NoLeader => WireError::NoLeader.into(),
-        kvd_raft::Error::Stopped => WireError::ServerStopped.into(),
+        kvd_raft::Error::LeaderChanged => WireError::LeaderChanged.into(),
+        kvd_raft::Error::Stopped { .. } => WireError::ServerStopped.into(),
         kvd_raft::Error::Timeout => WireError::Timeout.into(),
         kvd_raft::Error::Overloaded => WireError::TooManyRequests.into(),
         other => internal(other.to_string()),

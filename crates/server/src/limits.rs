@@ -15,6 +15,14 @@ pub const QUOTA_BYTES: i64 = 2 * 1024 * 1024 * 1024;
 pub const APPLY_GAP_MAX: u64 = 5_000;
 /// Proposals that may wait for the log at this member before writes are refused.
 pub const PROPOSALS_MAX: usize = 65_536;
+/// Size of one file of the write-ahead log, in bytes.
+pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Most commands in one log entry.
+pub const BATCH_COMMANDS_MAX: usize = 1_024;
+/// Most bytes of commands in one log entry, unless one command alone is larger.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Entries of this member that may be proposed and not yet applied.
+pub const INFLIGHT_ENTRIES_MAX: usize = 16;
 /// What a request is given before it times out, on top of two election timeouts. etcd: 5 s.
 pub const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 /// Entries kept in the log for followers after a snapshot. etcd: `--snapshot-catchup-entries`.

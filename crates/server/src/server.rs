@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use kvd_api::pb::kvdcommandpb::command::Request;
@@ -56,9 +55,9 @@ impl Server {
         let failed_sender = Arc::new(failed_sender);
         let mut store_options = config.store.clone();
         let on_fault = Arc::clone(&failed_sender);
-        store_options.on_fault = Arc::new(move |fault| {
+        store_options.on_fault = Some(Arc::new(move |fault| {
             on_fault.send_replace(Some(format!("the store failed: {fault}")));
-        });
+        }));
         let store_dir = config.member_dir().join("store");
         // The store's lock is what keeps a second process out, so it comes first.
         let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&store_dir, store_options));
@@ -87,7 +86,6 @@ impl Server {
             on_applied: Arc::new(move |index| {
                 applied_sender.send_replace(index);
             }),
-            metrics: Arc::clone(&metrics),
         });
         let options = raft_options(&config, &identity, &store, &waiters, &metrics);
         let node = Node::start(options, applier, bootstrap).await?;
@@ -266,26 +264,26 @@ fn raft_options(
 ) -> kvd_raft::Options {
     let failing = Arc::clone(waiters);
     kvd_raft::Options {
+        member_id: identity.member_id,
+        cluster_id: identity.cluster_id,
+        wal_dir: config.wal_path(),
+        snapshot_dir: config.member_dir().join("snap"),
         heartbeat: config.heartbeat_interval,
         election: config.election_timeout,
         pre_vote: config.pre_vote,
         snapshot_count: config.snapshot_count,
         catchup_entries: config.catchup_entries,
+        segment_bytes: limits::WAL_SEGMENT_BYTES,
+        batch_commands_max: limits::BATCH_COMMANDS_MAX,
+        batch_bytes_max: limits::BATCH_BYTES_MAX,
+        inflight_max: limits::INFLIGHT_ENTRIES_MAX,
         queue_max: limits::PROPOSALS_MAX,
         on_failed: Arc::new(move |ids, failure| failing.fail(ids, failure)),
-        purgeable_index: purgeable(store),
+        purgeable_index: store.purgeable_index(),
         events: Arc::clone(metrics) as Arc<dyn kvd_raft::Events>,
-        ..kvd_raft::Options::new(
-            identity.member_id,
-            identity.cluster_id,
-            config.wal_path(),
-            config.member_dir().join("snap"),
-        )
+        disk: Arc::new(kvd_raft::disk::RealDisk),
+        dialer: Arc::new(kvd_raft::PlainDialer),
     }
-}
-
-fn purgeable(store: &kvd_mvcc::Store) -> Arc<AtomicU64> {
-    store.purgeable_index()
 }
 
 fn create_private_dir(dir: &Path) -> Result<()> {

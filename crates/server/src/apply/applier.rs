@@ -47,7 +47,7 @@ pub struct Parts {
 
 /// The replicated state: everything that changes it comes through here, in the order of the log.
 pub struct Applier {
-    parts: Parts,
+    pub(super) parts: Parts,
     /// Results of the entries of one call; kept for its capacity.
     results: Vec<(u64, Result<Applied, Error>)>,
 }

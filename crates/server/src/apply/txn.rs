@@ -17,7 +17,6 @@
 use std::cmp::Ordering;
 use std::slice;
 
-use bytes::Bytes;
 use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use kvd_api::pb::etcdserverpb::request_op::Request;
@@ -322,9 +321,9 @@ fn kv_matches(compare: &Compare, target: Option<CompareTarget>, kv: &KeyValue) -
             Some(TargetUnion::ModRevision(revision)) => *revision,
             _ => 0,
         }),
-        Some(CompareTarget::Value) => kv.value.cmp(match wanted {
+        Some(CompareTarget::Value) => kv.value[..].cmp(match wanted {
             Some(TargetUnion::Value(value)) => value,
-            _ => const { &Bytes::new() },
+            _ => &[],
         }),
         Some(CompareTarget::Lease) => kv.lease.cmp(&match wanted {
             Some(TargetUnion::Lease(lease)) => *lease,

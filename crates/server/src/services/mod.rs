@@ -5,5 +5,6 @@ pub mod cluster;
 pub mod header;
 pub mod kv;
 pub mod maintenance;
+mod range_stream;
 pub mod routes;
 pub mod validate;

@@ -1,0 +1,9 @@
+//! Tests of apply as a whole: golden scripts, what members agree on, and the state machine's
+//! side of Raft.
+
+mod determinism;
+mod harness;
+mod requests;
+mod scripts;
+mod state_machine;
+mod transactions;
