@@ -1,0 +1,13 @@
+//! What a member was told to be: every flag resolved to a type, and checked by etcd's rules.
+
+mod bootstrap;
+mod default_host;
+mod resolve;
+mod types;
+
+pub use bootstrap::{Resolve, SystemResolver};
+pub use resolve::resolve;
+pub use types::{
+    AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,
+    StorageEngine,
+};

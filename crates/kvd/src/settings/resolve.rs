@@ -1,0 +1,456 @@
+//! From checked texts to settings: etcd's rules on how flags depend on one another.
+//!
+//! Source: etcd `server/etcdmain/config.go`, `server/embed/config.go` (`Validate`,
+//! `UpdateDefaultClusterFromName`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::default_host::default_host;
+use super::types::{
+    AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,
+    StorageEngine,
+};
+use crate::error::{Result, Setting};
+use crate::flags::parse::Assignments;
+use crate::flags::value;
+use crate::gates::FeatureGates;
+use crate::notes::Note;
+use crate::urls::{self, Members, Url};
+
+const DEFAULT_QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+const ELECTION_MS_MAX: u64 = 50_000;
+/// Nothing larger fits into one gRPC message.
+const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// Resolves what was given into settings, or says what does not fit.
+///
+/// `from_file` says that the values come from a config file, where etcd does not ask for
+/// `--advertise-client-urls`.
+pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
+    given.check_built()?;
+    let log = log_settings(given)?;
+    let read = Reader { given };
+    let addresses = Addresses::read(&read, from_file)?;
+    let (heartbeat_interval, election_timeout) = timing(&read)?;
+    let mut settings = Settings {
+        name: read.text("name"),
+        data_dir: PathBuf::from(read.text("data-dir")),
+        wal_dir: non_empty(read.text("wal-dir")).map(PathBuf::from),
+        listen_peer_urls: addresses.listen_peer,
+        listen_client_urls: addresses.listen_client,
+        listen_client_http_urls: addresses.listen_http,
+        listen_metrics_urls: addresses.listen_metrics,
+        advertise_peer_urls: addresses.advertise_peer,
+        advertise_client_urls: addresses.advertise_client,
+        initial_cluster: Members::new(),
+        initial_cluster_state: match read.given.get("initial-cluster-state") {
+            "existing" => ClusterState::Existing,
+            _ => ClusterState::New,
+        },
+        initial_cluster_token: read.text("initial-cluster-token"),
+        force_new_cluster: read.bool("force-new-cluster"),
+        heartbeat_interval,
+        election_timeout,
+        pre_vote: read.bool("pre-vote"),
+        snapshot_count: or_default(read.uint("snapshot-count"), 10_000),
+        snapshot_catchup_entries: or_default(read.uint("snapshot-catchup-entries"), 5_000),
+        quota_bytes: quota(read.int("quota-backend-bytes")),
+        max_txn_ops: read.size("max-txn-ops"),
+        max_request_bytes: request_bytes(read.uint("max-request-bytes"))?,
+        max_concurrent_streams: streams(read.uint("max-concurrent-streams")),
+        keepalive_interval: positive(read.duration("grpc-keepalive-interval")?)
+            .filter(|_| read.int_duration("grpc-keepalive-timeout") > 0),
+        keepalive_timeout: read.duration("grpc-keepalive-timeout")?,
+        socket_reuse_port: read.bool("socket-reuse-port"),
+        grpc_gateway: read.bool("enable-grpc-gateway"),
+        auto_compaction: auto_compaction(&read)?,
+        compaction_batch_limit: usize::try_from(read.int("compaction-batch-limit"))
+            .ok()
+            .filter(|limit| *limit > 0),
+        compaction_sleep_interval: positive(read.duration("compaction-sleep-interval")?),
+        storage_engine: match read.given.get("storage-engine") {
+            "redb" => StorageEngine::Redb,
+            "memory" => StorageEngine::Memory,
+            _ => StorageEngine::Sled,
+        },
+        storage_cache_bytes: Some(read.size("storage-cache-bytes")).filter(|bytes| *bytes > 0),
+        worker_threads: Some(read.size("worker-threads")).filter(|count| *count > 0),
+        feature_gates: feature_gates(&read)?,
+        log,
+    };
+    finish(&mut settings, given)?;
+    Ok(settings)
+}
+
+/// What depends on several flags at once.
+fn finish(settings: &mut Settings, given: &mut Assignments) -> Result<()> {
+    let name = settings.name.clone();
+    if name.is_empty() || name.contains([',', '=']) {
+        return Err(Setting::Name(name).into());
+    }
+    if name == "default" {
+        given.note(Note::DefaultName);
+    }
+    if settings.data_dir.as_os_str().is_empty() {
+        settings.data_dir = PathBuf::from(format!("{name}.etcd"));
+        given.note(Note::DefaultDataDir {
+            path: settings.data_dir.clone(),
+        });
+    }
+    let gates = settings.feature_gates.changed();
+    if !gates.is_empty() {
+        given.note(Note::Gates { names: gates });
+    }
+    advertise_default_host(settings, given);
+    settings.initial_cluster = match given.given("initial-cluster") {
+        // Differs from etcd: a member called `default` too gets its own advertised URLs here.
+        // etcd keeps `default=http://localhost:2380` for it and then fails to start.
+        None => Members::from([(name, settings.advertise_peer_urls.clone())]),
+        Some(text) => urls::parse_members(text).map_err(Setting::InitialCluster)?,
+    };
+    let tls = settings
+        .initial_cluster
+        .values()
+        .flatten()
+        .find(|url| url.scheme().is_tls());
+    no_tls("initial-cluster", tls)
+}
+
+/// Replaces `localhost` in what is advertised by default when the member listens everywhere.
+fn advertise_default_host(settings: &mut Settings, given: &mut Assignments) {
+    let everywhere = |urls: &[Url]| {
+        let (host, port) = urls.first()?.host_and_port()?;
+        (host == "0.0.0.0").then(|| port.to_owned())
+    };
+    let open = |name| !given.is_set(name);
+    let peer = everywhere(&settings.listen_peer_urls)
+        .filter(|_| open("initial-advertise-peer-urls") && open("initial-cluster"));
+    let client = everywhere(&settings.listen_client_urls).filter(|_| open("advertise-client-urls"));
+    if peer.is_none() && client.is_none() {
+        return;
+    }
+    let Some(host) = default_host() else {
+        return;
+    };
+    let url = |port: String| Url::parse(&format!("http://{host}:{port}")).ok();
+    if let Some(url) = peer.and_then(url) {
+        settings.advertise_peer_urls = vec![url];
+    }
+    if let Some(url) = client.and_then(url) {
+        settings.advertise_client_urls = vec![url];
+    }
+    given.note(Note::DefaultHost {
+        host: host.to_string(),
+    });
+}
+
+/// Typed access to texts that were checked when they were given.
+struct Reader<'a> {
+    given: &'a Assignments,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> String {
+        self.given.get(name).to_owned()
+    }
+
+    fn bool(&self, name: &str) -> bool {
+        value::bool(self.given.get(name)).unwrap_or(false)
+    }
+
+    fn uint(&self, name: &str) -> u64 {
+        value::uint(self.given.get(name)).unwrap_or(0)
+    }
+
+    fn int(&self, name: &str) -> i64 {
+        value::int(self.given.get(name)).unwrap_or(0)
+    }
+
+    fn size(&self, name: &str) -> usize {
+        usize::try_from(self.uint(name)).unwrap_or(usize::MAX)
+    }
+
+    fn int_duration(&self, name: &str) -> i64 {
+        value::duration(self.given.get(name)).unwrap_or(0)
+    }
+
+    fn duration(&self, name: &'static str) -> Result<Duration> {
+        let nanos = self.int_duration(name);
+        if nanos < 0 {
+            return Err(Setting::Negative {
+                flag: name,
+                value: self.text(name),
+            }
+            .into());
+        }
+        Ok(value::to_duration(nanos))
+    }
+
+    /// Empty text stands for the default, as with etcd's `UniqueURLs`.
+    fn urls(&self, name: &str) -> Result<Vec<Url>> {
+        let text = match self.given.given(name) {
+            Some("") | None => crate::flags::table::find(name).map_or("", |flag| flag.default),
+            Some(text) => text,
+        };
+        Ok(urls::parse_list(text).map_err(Setting::InitialCluster)?)
+    }
+}
+
+/// Where the member listens and what it advertises.
+struct Addresses {
+    listen_peer: Vec<Url>,
+    listen_client: Vec<Url>,
+    listen_http: Vec<Url>,
+    listen_metrics: Vec<Url>,
+    advertise_peer: Vec<Url>,
+    advertise_client: Vec<Url>,
+}
+
+impl Addresses {
+    fn read(read: &Reader<'_>, from_file: bool) -> Result<Addresses> {
+        let listen = |flag| -> Result<Vec<Url>> {
+            let urls = read.urls(flag)?;
+            check_bind(&urls)?;
+            no_tls(flag, urls.iter().find(|url| url.scheme().is_tls()))?;
+            Ok(urls)
+        };
+        let addresses = Addresses {
+            listen_peer: listen("listen-peer-urls")?,
+            listen_client: listen("listen-client-urls")?,
+            listen_http: listen("listen-client-http-urls")?,
+            listen_metrics: listen("listen-metrics-urls")?,
+            advertise_peer: read.urls("initial-advertise-peer-urls")?,
+            advertise_client: read.urls("advertise-client-urls")?,
+        };
+        addresses.check(read, from_file)?;
+        Ok(addresses)
+    }
+
+    fn check(&self, read: &Reader<'_>, from_file: bool) -> Result<()> {
+        if let Some(url) = without_host(&self.advertise_peer) {
+            let urls = urls::join(&self.advertise_peer);
+            return Err(Setting::AdvertisePeer { urls, url }.into());
+        }
+        if let Some(url) = without_host(&self.advertise_client) {
+            let urls = urls::join(&self.advertise_client);
+            return Err(Setting::AdvertiseClient { urls, url }.into());
+        }
+        let tls = self.advertise_peer.iter().find(|url| url.scheme().is_tls());
+        no_tls("initial-advertise-peer-urls", tls)?;
+        if !from_file
+            && read.given.is_set("listen-client-urls")
+            && !read.given.is_set("advertise-client-urls")
+        {
+            return Err(Setting::AdvertiseClientMissing.into());
+        }
+        match self
+            .listen_http
+            .iter()
+            .find(|url| self.listen_client.contains(url))
+        {
+            Some(url) => Err(Setting::SharedListener(url.to_string()).into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A listener wants an address of this host: an IP, `localhost` or a unix socket.
+fn check_bind(urls: &[Url]) -> Result<()> {
+    for url in urls {
+        let Some((host, _)) = url.host_and_port() else {
+            continue;
+        };
+        if host != "localhost" && host.parse::<std::net::IpAddr>().is_err() {
+            return Err(Setting::BindName(url.to_string()).into());
+        }
+    }
+    Ok(())
+}
+
+fn without_host(urls: &[Url]) -> Option<String> {
+    let empty = |url: &&Url| url.host_and_port().is_some_and(|(host, _)| host.is_empty());
+    urls.iter().find(empty).map(Url::to_string)
+}
+
+fn no_tls(flag: &'static str, url: Option<&Url>) -> Result<()> {
+    match url {
+        None => Ok(()),
+        Some(url) => {
+            let instead = if url.scheme().is_unix() {
+                "unix"
+            } else {
+                "http"
+            };
+            Err(Setting::Tls {
+                flag,
+                url: url.to_string(),
+                instead,
+            }
+            .into())
+        }
+    }
+}
+
+fn timing(read: &Reader<'_>) -> Result<(Duration, Duration)> {
+    let (heartbeat_ms, election_ms) = (
+        read.uint("heartbeat-interval"),
+        read.uint("election-timeout"),
+    );
+    for (flag, ms) in [
+        ("heartbeat-interval", heartbeat_ms),
+        ("election-timeout", election_ms),
+    ] {
+        if ms == 0 {
+            return Err(Setting::NotPositive {
+                flag,
+                value: "0ms".into(),
+            }
+            .into());
+        }
+    }
+    if heartbeat_ms.saturating_mul(5) > election_ms {
+        return Err(Setting::ElectionTooShort {
+            election_ms,
+            heartbeat_ms,
+        }
+        .into());
+    }
+    if election_ms > ELECTION_MS_MAX {
+        return Err(Setting::ElectionTooLong(election_ms).into());
+    }
+    Ok((
+        Duration::from_millis(heartbeat_ms),
+        Duration::from_millis(election_ms),
+    ))
+}
+
+/// Source: etcd `embed/etcd.go`, `parseCompactionRetention`.
+fn auto_compaction(read: &Reader<'_>) -> Result<AutoCompaction> {
+    let mode = read.text("auto-compaction-mode");
+    let retention = match read.text("auto-compaction-retention") {
+        empty if empty.is_empty() => "0".to_owned(),
+        text => text,
+    };
+    let complain = || Setting::CompactionRetention(retention.clone());
+    let number: Option<i64> = retention.parse().ok().filter(|number| *number >= 0);
+    match mode.as_str() {
+        "periodic" => {
+            let hour = 3_600_000_000_000;
+            let nanos = match number {
+                Some(hours) => hours.checked_mul(hour).ok_or_else(complain)?,
+                None => value::duration(&retention).ok_or_else(complain)?,
+            };
+            match nanos {
+                0 => Ok(AutoCompaction::Off),
+                1.. => Ok(AutoCompaction::Periodic(value::to_duration(nanos))),
+                _ => Err(complain().into()),
+            }
+        }
+        "revision" => match number.ok_or_else(complain)? {
+            0 => Ok(AutoCompaction::Off),
+            revisions => Ok(AutoCompaction::Revision(revisions)),
+        },
+        "" => Err(Setting::CompactionModeMissing.into()),
+        _ => Err(Setting::CompactionMode(mode).into()),
+    }
+}
+
+fn feature_gates(read: &Reader<'_>) -> Result<FeatureGates> {
+    let mut gates = FeatureGates::default();
+    gates.set(&read.given.old_gates()).map_err(Setting::Gates)?;
+    gates
+        .set(read.given.get("feature-gates"))
+        .map_err(Setting::Gates)?;
+    if gates.is_enabled("LeaseCheckpointPersist") && !gates.is_enabled("LeaseCheckpoint") {
+        return Err(Setting::GateNeedsLeaseCheckpoint.into());
+    }
+    Ok(gates)
+}
+
+/// Source: etcd `embed/config_logging.go`, `setupLogging`.
+fn log_settings(given: &mut Assignments) -> Result<LogSettings> {
+    let logger = given.get("logger");
+    if logger != "zap" {
+        return Err(Setting::Logger(logger.to_owned()).into());
+    }
+    let level = match given.get("log-level").to_ascii_lowercase().as_str() {
+        "debug" => LogLevel::Debug,
+        "info" | "" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        "error" => LogLevel::Error,
+        "dpanic" | "panic" | "fatal" => LogLevel::Fatal,
+        _ => return Err(Setting::LogLevel(given.get("log-level").to_owned()).into()),
+    };
+    let format = match given.get("log-format") {
+        "json" | "" => LogFormat::Json,
+        "console" => LogFormat::Console,
+        other => return Err(Setting::LogFormat(other.to_owned()).into()),
+    };
+    let names = value::list(given.get("log-outputs"));
+    if names.len() > 1 && names.iter().any(|name| name == "default") {
+        return Err(Setting::LogOutputs.into());
+    }
+    let mut outputs: Vec<LogOutput> = Vec::new();
+    for name in names {
+        let output = match name.as_str() {
+            "default" | "stderr" => LogOutput::Stderr,
+            "stdout" => LogOutput::Stdout,
+            "systemd/journal" => {
+                given.note(Note::JournalToStderr);
+                LogOutput::Stderr
+            }
+            path => LogOutput::File(PathBuf::from(path)),
+        };
+        if !outputs.contains(&output) {
+            outputs.push(output);
+        }
+    }
+    if outputs.is_empty() {
+        outputs.push(LogOutput::Stderr);
+    }
+    Ok(LogSettings {
+        level,
+        format,
+        outputs,
+    })
+}
+
+fn quota(bytes: i64) -> Option<u64> {
+    match bytes {
+        0 => Some(DEFAULT_QUOTA_BYTES),
+        _ => u64::try_from(bytes).ok(),
+    }
+}
+
+fn request_bytes(value: u64) -> Result<usize> {
+    let large = Setting::TooLarge {
+        flag: "max-request-bytes",
+        value,
+        most: REQUEST_BYTES_MAX,
+    };
+    match usize::try_from(value) {
+        Ok(bytes) if value <= REQUEST_BYTES_MAX => Ok(bytes),
+        _ => Err(large.into()),
+    }
+}
+
+/// Zero means no bound, as in grpc-go.
+fn streams(value: u64) -> u32 {
+    u32::try_from(value)
+        .ok()
+        .filter(|count| *count > 0)
+        .unwrap_or(u32::MAX)
+}
+
+fn positive(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+fn or_default(value: u64, default: u64) -> u64 {
+    if value == 0 { default } else { value }
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
