@@ -210,34 +210,40 @@ impl Batcher {
         })
     }
 
-    /// Proposes the batch, here or through the leader; waits while there is none.
+    /// Proposes the batch, here or through the leader; waits while there is none. When cancelled
+    /// meanwhile, the batch is reported.
     async fn dispatch(&mut self, mut batch: Batch) {
-        if let Some(not_before) = batch.not_before.take() {
+        let not_before = batch.not_before.take();
+        let deadline = batch.deadline;
+        let under_way = UnderWay::new(self.core.clone(), batch, self.refuse.clone());
+        if let Some(not_before) = not_before {
             tokio::time::sleep_until(not_before).await;
         }
         loop {
-            if batch.deadline <= Instant::now() {
-                return;
+            if deadline <= Instant::now() {
+                return under_way.done();
             }
             let leader = self.status.borrow_and_update().leader;
             match leader {
                 Some(leader) if leader == self.core.options.member_id => {
-                    return self.write(batch).await;
+                    return self.write(under_way).await;
                 }
-                Some(leader) => return self.forward(batch, leader),
-                None => {
-                    let changed = tokio::time::timeout_at(batch.deadline, self.status.changed());
-                    if !matches!(changed.await, Ok(Ok(()))) {
-                        return;
-                    }
+                Some(leader) => {
+                    let core = self.core.clone();
+                    tokio::spawn(async move { forward(&core, under_way, leader).await });
+                    return;
                 }
+                None => match tokio::time::timeout_at(deadline, self.status.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return, // Stopped: the batch is reported.
+                    Err(_) => return under_way.done(),
+                },
             }
         }
     }
 
-    async fn write(&self, batch: Batch) {
-        let commands = batch.commands.clone();
-        let under_way = UnderWay::new(self.core.clone(), batch, self.refuse.clone());
+    async fn write(&self, under_way: UnderWay) {
+        let commands = under_way.commands();
         let callback = Callback::on_complete(|result| under_way.complete(result));
         if let Err(error) = self
             .core
@@ -248,12 +254,6 @@ impl Batcher {
             // The callback was dropped, and has reported the batch.
             tracing::debug!(%error, "cannot propose");
         }
-    }
-
-    fn forward(&self, batch: Batch, leader: u64) {
-        let under_way = UnderWay::new(self.core.clone(), batch, self.refuse.clone());
-        let core = self.core.clone();
-        tokio::spawn(async move { forward(&core, under_way, leader).await });
     }
 
     /// At the end: nothing that waits will be proposed.
@@ -303,8 +303,8 @@ async fn forward(core: &Core, under_way: UnderWay, leader: u64) {
     }
 }
 
-/// A batch that may have been appended. Whatever happens to it, its slot becomes free; when it is
-/// dropped without a word, openraft has stopped.
+/// A batch that is being proposed. Whatever happens to it, its slot becomes free; when it is dropped
+/// without a word, the node has stopped.
 struct UnderWay {
     core: Arc<Core>,
     batch: Option<Batch>,
@@ -342,7 +342,7 @@ impl UnderWay {
         }
     }
 
-    /// It will be applied, or was: the state machine answers.
+    /// It will be applied, or was, and the state machine answers; or nobody waits for it.
     fn done(mut self) {
         self.batch = None;
     }
