@@ -20,6 +20,7 @@ pub mod error;
 pub mod flags;
 pub mod gates;
 pub mod logging;
+pub mod member;
 pub mod notes;
 pub mod notify;
 pub mod run;

@@ -1,10 +1,29 @@
-//! Running a member from its settings.
+//! Running a member from its settings: binds, starts, serves, and stops in the reverse order.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use kvd_server::metrics::{Level, Metrics};
+use kvd_server::services::admission::AdmissionLayer;
+use kvd_server::{Config, Server, config, limits as server_limits};
+use tonic::service::Routes;
+use tower::ServiceBuilder;
+use tracing::{info, warn};
 
-use crate::serve::{Listener, limits};
-use crate::settings::Settings;
+use crate::member::ServedMember;
+use crate::notify;
+use crate::serve::{self, Cores, Listener, Options, Protocols, Services, Serving, limits};
+use crate::settings::{
+    AutoCompaction, ClusterState, Settings, StorageEngine, SystemResolver,
+};
+use crate::signals::Signals;
 use crate::urls::Url;
+
+/// Threads of consensus, apply and everything that is not a client's connection.
+const CORE_THREADS: usize = 2;
+/// Time that background tasks get when the process ends.
+const RUNTIME_STOP: Duration = Duration::from_millis(300);
 
 /// The sockets of a member.
 pub struct Listeners {
@@ -42,7 +61,224 @@ impl Listeners {
 ///
 /// Errors: whatever keeps the member from starting or makes it stop by itself.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
-    let _connections = limits::connections()?;
-    let _listeners = Listeners::bind(settings)?;
-    anyhow::bail!("this build has no server in it: only flags and listeners")
+    let connections = limits::connections()?;
+    let listeners = Listeners::bind(settings)?;
+    let cores = Arc::new(Cores::start(settings.worker_threads).context("starting threads")?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CORE_THREADS)
+        .thread_name("kvd-core")
+        .enable_all()
+        .build()
+        .context("starting threads")?;
+    let outcome = runtime.block_on(Run { settings, cores, connections }.member(listeners));
+    runtime.shutdown_timeout(RUNTIME_STOP);
+    outcome
 }
+
+struct Run<'a> {
+    settings: &'a Settings,
+    cores: Arc<Cores>,
+    connections: limits::Connections,
+}
+
+impl Run<'_> {
+    async fn member(&self, listeners: Listeners) -> anyhow::Result<()> {
+        let mut signals = Signals::catch().context("catching signals")?;
+        let config = config(self.settings);
+        let is_new = !config.member_dir().join("identity").exists();
+        if is_new && self.settings.initial_cluster_state == ClusterState::New {
+            tokio::select! {
+                verified = self.settings.verify_bootstrap(&SystemResolver) => verified?,
+                signal = signals.next() => return stopped_early(signal),
+            }
+        }
+        let metrics = Arc::new(Metrics::new(Level::Basic, config.version));
+        let server = tokio::select! {
+            server = Server::start(config, metrics) => server?,
+            signal = signals.next() => return stopped_early(signal),
+        };
+        let peers = self.serve_peers(&server, listeners.peer)?;
+        let outcome = tokio::select! {
+            ready = server.ready() => ready.map_err(anyhow::Error::from),
+            signal = signals.next() => {
+                info!(signal, "received signal; stopping before the member was ready");
+                server.stop().await?;
+                peers.stop(Duration::ZERO).await;
+                return Ok(());
+            }
+        };
+        outcome?;
+        let mut clients = vec![self.serve_clients(&server, listeners.client, false)?];
+        if !listeners.client_http.is_empty() {
+            clients.push(self.serve_clients(&server, listeners.client_http, true)?);
+        }
+        clients.push(self.serve_metrics(&server, listeners.metrics)?);
+        info!("ready to serve client requests");
+        notify::ready().context("telling systemd")?;
+
+        let failure = tokio::select! {
+            signal = signals.next() => {
+                info!(signal, "received signal; shutting down...");
+                None
+            }
+            failure = server.failed() => Some(failure),
+        };
+        stop(server, clients, peers, failure.is_none()).await?;
+        match failure {
+            None => Ok(()),
+            Some(failure) => anyhow::bail!("{failure}"),
+        }
+    }
+
+    fn options(&self, protocols: Protocols) -> Options {
+        Options {
+            protocols,
+            max_concurrent_streams: self.settings.max_concurrent_streams,
+            keepalive_interval: self.settings.keepalive_interval,
+            keepalive_timeout: self.settings.keepalive_timeout,
+            ..Options::default()
+        }
+    }
+
+    fn serve_peers(&self, server: &Server, listeners: Vec<Listener>) -> anyhow::Result<Serving> {
+        let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
+        let services = Services {
+            grpc: Routes::new(server.node().peer_service()).prepare(),
+            http: kvd_gateway::peer_router(member),
+        };
+        let options = self.options(Protocols::Both);
+        serve::start(listeners, &services, options, &self.cores, &self.connections)
+            .context("serving peers")
+    }
+
+    /// `http_only`: the listeners of `--listen-client-http-urls`.
+    fn serve_clients(
+        &self,
+        server: &Server,
+        listeners: Vec<Listener>,
+        http_only: bool,
+    ) -> anyhow::Result<Serving> {
+        let core = server.core();
+        let grpc = ServiceBuilder::new()
+            .layer(core.metrics().grpc_layer())
+            .layer(AdmissionLayer::new(Arc::clone(core)))
+            .service(server.client_routes());
+        let member = Arc::new(ServedMember::new(Arc::clone(core)));
+        let gateway = kvd_gateway::Options {
+            gateway_enabled: self.settings.grpc_gateway,
+            max_request_bytes: self.settings.max_request_bytes,
+            ..kvd_gateway::Options::default()
+        };
+        let http = kvd_gateway::client_router(grpc.clone(), member, gateway);
+        let protocols = match (http_only, self.settings.listen_client_http_urls.is_empty()) {
+            (true, _) => Protocols::HttpOnly,
+            (false, true) => Protocols::Both,
+            (false, false) => Protocols::GrpcOnly,
+        };
+        let services = Services { grpc, http };
+        let options = self.options(protocols);
+        serve::start(listeners, &services, options, &self.cores, &self.connections)
+            .context("serving clients")
+    }
+
+    fn serve_metrics(&self, server: &Server, listeners: Vec<Listener>) -> anyhow::Result<Serving> {
+        let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
+        let http = kvd_gateway::metrics_router(member);
+        let services = Services { grpc: http.clone(), http };
+        let options = self.options(Protocols::HttpOnly);
+        serve::start(listeners, &services, options, &self.cores, &self.connections)
+            .context("serving metrics")
+    }
+}
+
+/// Stops in the order that loses nothing: no new clients, another leader, the answers that are
+/// under way, then consensus and the store, then the peers' port.
+async fn stop(
+    server: Server,
+    mut clients: Vec<Serving>,
+    peers: Serving,
+    in_order: bool,
+) -> anyhow::Result<()> {
+    for serving in &mut clients {
+        serving.stop_accepting().await;
+    }
+    if in_order {
+        server.hand_over().await;
+    }
+    for serving in clients {
+        let cut = serving.stop(server_limits::DRAIN_DEADLINE).await;
+        if cut > 0 {
+            warn!(connections = cut, "requests were still under way when their time was over");
+        }
+    }
+    let stopped = server.stop().await;
+    peers.stop(Duration::ZERO).await;
+    stopped?;
+    info!("the member has stopped");
+    Ok(())
+}
+
+fn stopped_early(signal: &str) -> anyhow::Result<()> {
+    info!(signal, "received signal; stopping before the member was started");
+    Ok(())
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}
+
+fn config(settings: &Settings) -> Config {
+    let mut store = kvd_mvcc::Options {
+        engine: match settings.storage_engine {
+            StorageEngine::Sled => kvd_mvcc::EngineKind::Sled,
+            StorageEngine::Redb => kvd_mvcc::EngineKind::Redb,
+            StorageEngine::Memory => kvd_mvcc::EngineKind::Memory,
+        },
+        ..kvd_mvcc::Options::default()
+    };
+    if let Some(bytes) = settings.storage_cache_bytes {
+        store.cache_bytes = bytes;
+    }
+    if let Some(limit) = settings.compaction_batch_limit {
+        store.compaction_batch_limit = limit;
+    }
+    if let Some(sleep) = settings.compaction_sleep_interval {
+        store.compaction_sleep = sleep;
+    }
+    Config {
+        name: settings.name.clone(),
+        data_dir: settings.data_dir.clone(),
+        wal_dir: settings.wal_dir.clone(),
+        peer_urls: texts(&settings.advertise_peer_urls),
+        client_urls: texts(&settings.advertise_client_urls),
+        initial_cluster: settings
+            .initial_cluster
+            .iter()
+            .map(|(name, urls)| (name.clone(), texts(urls)))
+            .collect(),
+        initial_cluster_token: settings.initial_cluster_token.clone(),
+        token_is_explicit: settings.initial_cluster_token != DEFAULT_TOKEN,
+        join_existing: settings.initial_cluster_state == ClusterState::Existing,
+        heartbeat_interval: settings.heartbeat_interval,
+        election_timeout: settings.election_timeout,
+        pre_vote: settings.pre_vote,
+        snapshot_count: settings.snapshot_count,
+        catchup_entries: settings.snapshot_catchup_entries,
+        quota_backend_bytes: match settings.quota_bytes {
+            None => -1,
+            Some(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
+        },
+        request_bytes_max: settings.max_request_bytes,
+        txn_ops_max: settings.max_txn_ops,
+        auto_compaction: match settings.auto_compaction {
+            AutoCompaction::Off => config::AutoCompaction::Off,
+            AutoCompaction::Periodic(period) => config::AutoCompaction::Periodic(period),
+            AutoCompaction::Revision(keep) => config::AutoCompaction::Revision(keep),
+        },
+        store,
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}
+
+/// The default of `--initial-cluster-token`.
+const DEFAULT_TOKEN: &str = "etcd-cluster";
