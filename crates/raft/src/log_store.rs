@@ -14,8 +14,8 @@ use futures_util::stream;
 use openraft::RaftTypeConfig;
 use openraft::entry::RaftEntry;
 use openraft::storage::{
-    IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, LogState,
-    RaftLogReader, RaftLogStorage,
+    IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, LogState, RaftLogReader,
+    RaftLogStorage,
 };
 use prost::Message;
 
@@ -38,7 +38,9 @@ pub(crate) struct LogStore {
 impl LogStore {
     /// Opens the log: see [`Wal::open`]. Blocks while it reads the log back.
     pub(crate) fn open(options: wal::Options) -> wal::Result<LogStore> {
-        Ok(LogStore { wal: Wal::open(options)? })
+        Ok(LogStore {
+            wal: Wal::open(options)?,
+        })
     }
 
     /// The failure that ended all writing, if any.
@@ -65,14 +67,20 @@ impl LogStore {
         } else {
             wal::load(found)
         };
-        entries.map_err(wal::Error::into_io)?.into_iter().map(entry_in).collect()
+        entries
+            .map_err(wal::Error::into_io)?
+            .into_iter()
+            .map(entry_in)
+            .collect()
     }
 
     /// The next piece of a stream: entries from the front of `range`, bounded in bytes.
     async fn piece(&self, range: &mut Range<u64>) -> io::Result<Vec<Entry>> {
         let bytes_max = self.wal.options().read_bytes_max;
         let entries = self.entries(range.clone(), bytes_max).await?;
-        range.start = entries.last().map_or(range.end, |last| last.log_id.index + 1);
+        range.start = entries
+            .last()
+            .map_or(range.end, |last| last.log_id.index + 1);
         Ok(entries)
     }
 }
@@ -86,7 +94,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.entries(start..end, self.wal.options().read_bytes_max).await
+        self.entries(start..end, self.wal.options().read_bytes_max)
+            .await
     }
 
     async fn entries_stream<RB>(
@@ -98,17 +107,20 @@ impl RaftLogReader<TypeConfig> for LogStore {
     {
         // Piece by piece, so that a long replay after a restart is never in memory as a whole.
         let state = (self.clone(), bounds(&range), Vec::new().into_iter());
-        Box::pin(stream::try_unfold(state, |(store, mut range, mut ready)| async move {
-            loop {
-                if let Some(entry) = ready.next() {
-                    return Ok(Some((entry, (store, range, ready))));
+        Box::pin(stream::try_unfold(
+            state,
+            |(store, mut range, mut ready)| async move {
+                loop {
+                    if let Some(entry) = ready.next() {
+                        return Ok(Some((entry, (store, range, ready))));
+                    }
+                    if range.is_empty() {
+                        return Ok(None);
+                    }
+                    ready = store.piece(&mut range).await?.into_iter();
                 }
-                if range.is_empty() {
-                    return Ok(None);
-                }
-                ready = store.piece(&mut range).await?.into_iter();
-            }
-        }))
+            },
+        ))
     }
 
     async fn leader_bounded_stream<RB>(
@@ -122,23 +134,33 @@ impl RaftLogReader<TypeConfig> for LogStore {
         // The vote is looked at after each piece is read: what was read before it changed is the
         // leader's.
         let state = (self.clone(), Some(bounds(&range)), Vec::new().into_iter());
-        Box::pin(stream::try_unfold(state, move |(store, range, mut ready)| async move {
-            let mut range = range;
-            loop {
-                if let Some(entry) = ready.next() {
-                    return Ok(Some((entry, (store, range, ready))));
+        Box::pin(stream::try_unfold(
+            state,
+            move |(store, range, mut ready)| async move {
+                let mut range = range;
+                loop {
+                    if let Some(entry) = ready.next() {
+                        return Ok(Some((entry, (store, range, ready))));
+                    }
+                    let Some(mut rest) = range.take() else {
+                        return Ok(None);
+                    };
+                    let entries = store.piece(&mut rest).await?;
+                    let vote = store.wal.vote().map(vote_in);
+                    if vote
+                        != Some(Vote {
+                            leader_id: leader,
+                            committed: true,
+                        })
+                    {
+                        let changed = openraft::errors::LeaderChanged::new(leader, vote);
+                        return Err(LeaderBoundedStreamError::LeaderChanged(changed));
+                    }
+                    range = (!rest.is_empty()).then_some(rest);
+                    ready = entries.into_iter();
                 }
-                let Some(mut rest) = range.take() else { return Ok(None) };
-                let entries = store.piece(&mut rest).await?;
-                let vote = store.wal.vote().map(vote_in);
-                if vote != Some(Vote { leader_id: leader, committed: true }) {
-                    let changed = openraft::errors::LeaderChanged::new(leader, vote);
-                    return Err(LeaderBoundedStreamError::LeaderChanged(changed));
-                }
-                range = (!rest.is_empty()).then_some(rest);
-                ready = entries.into_iter();
-            }
-        }))
+            },
+        ))
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -146,8 +168,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> io::Result<Vec<LogId>> {
-        let points = self.wal.turning_points(range.start().index, range.end().index);
-        Ok(points.into_iter().map(id_in).collect())
+        // openraft's text asks for the first of each leader; its code, and its suite, for the last.
+        let last = self
+            .wal
+            .last_of_each_term(range.start().index, range.end().index);
+        Ok(last.into_iter().map(id_in).collect())
     }
 }
 
@@ -156,7 +181,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let (purged, last) = self.wal.bounds();
-        Ok(LogState { last_purged_log_id: purged.map(id_in), last_log_id: last.map(id_in) })
+        Ok(LogState {
+            last_purged_log_id: purged.map(id_in),
+            last_log_id: last.map(id_in),
+        })
     }
 
     async fn get_log_reader(&mut self) -> LogStore {
@@ -168,7 +196,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let done = Box::new(move |outcome| {
             let _ = done.send(outcome);
         });
-        self.wal.save_vote(vote_out(vote), done).map_err(wal::Error::into_io)?;
+        self.wal
+            .save_vote(vote_out(vote), done)
+            .map_err(wal::Error::into_io)?;
         durable.await.map_err(|_| wal::Error::Closed.into_io())?
     }
 
@@ -193,7 +223,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.wal.truncate_after(last.map(id_out)).map_err(wal::Error::into_io)
+        self.wal
+            .truncate_after(last.map(id_out))
+            .map_err(wal::Error::into_io)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
@@ -220,28 +252,46 @@ fn id_in(id: wal::LogId) -> LogId {
 }
 
 fn id_out(id: LogId) -> wal::LogId {
-    wal::LogId { term: id.leader_id.term, index: id.index }
+    wal::LogId {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
 fn vote_in(vote: wal::Vote) -> Vote {
-    let leader_id = LeaderId { term: vote.term, voted_for: vote.node };
-    Vote { leader_id, committed: vote.committed }
+    let leader_id = LeaderId {
+        term: vote.term,
+        voted_for: vote.node,
+    };
+    Vote {
+        leader_id,
+        committed: vote.committed,
+    }
 }
 
 fn vote_out(vote: &Vote) -> wal::Vote {
     let leader = vote.leader_id;
-    wal::Vote { term: leader.term, node: leader.voted_for, committed: vote.committed }
+    wal::Vote {
+        term: leader.term,
+        node: leader.voted_for,
+        committed: vote.committed,
+    }
 }
 
 fn entry_out(entry: Entry) -> wal::Entry {
     let (kind, data) = match &entry.payload {
         EntryPayload::Blank => (BLANK, Bytes::new()),
         EntryPayload::Normal(commands) => (COMMANDS, commands.as_bytes().clone()),
-        EntryPayload::Membership(membership) => {
-            (MEMBERSHIP, membership_out(membership).encode_to_vec().into())
-        }
+        EntryPayload::Membership(membership) => (
+            MEMBERSHIP,
+            membership_out(membership).encode_to_vec().into(),
+        ),
     };
-    wal::Entry { id: id_out(entry.log_id), kind, data }
+    wal::Entry {
+        id: id_out(entry.log_id),
+        kind,
+        data,
+    }
 }
 
 fn entry_in(entry: wal::Entry) -> io::Result<Entry> {
@@ -263,3 +313,6 @@ fn entry_in(entry: wal::Entry) -> io::Result<Entry> {
     };
     Ok(Entry::new(id_in(entry.id), payload))
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,12 +105,12 @@ pub enum Error {
     #[error("the write-ahead log is closed")]
     Closed,
     /// The caller asked for what would leave a hole in the log.
-    #[error("entry {index} does not follow {last:?}")]
+    #[error("entry {index} does not follow the last one, {last}")]
     Hole {
         /// The index that was to be appended.
         index: u64,
-        /// The last index in the log, if any.
-        last: Option<u64>,
+        /// The last index in the log.
+        last: u64,
     },
 }
 

@@ -126,7 +126,9 @@ impl Drop for Inner {
 
 impl std::fmt::Debug for Wal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wal").field("dir", &self.inner.shared.options.dir).finish_non_exhaustive()
+        f.debug_struct("Wal")
+            .field("dir", &self.inner.shared.options.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,14 +139,17 @@ impl Wal {
     /// bytes are damaged, [`Error::Locked`], the `Wrong…` variants, and the disk's own.
     pub fn open(options: Options) -> Result<Wal> {
         let (disk, dir) = (options.disk.clone(), options.dir.clone());
-        disk.create_dir_all(&dir).map_err(|error| Error::io("make the directory", &dir, error))?;
+        disk.create_dir_all(&dir)
+            .map_err(|error| Error::io("make the directory", &dir, error))?;
         let path = dir.join("LOCK");
         let lock = disk.lock(&path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => Error::Locked { dir: dir.clone() },
             _ => Error::io("lock", &path, error),
         })?;
-        let identity =
-            Identity { cluster_id: options.cluster_id, member_id: options.member_id };
+        let identity = Identity {
+            cluster_id: options.cluster_id,
+            member_id: options.member_id,
+        };
         let recovered = recover(disk.as_ref(), &dir, identity)?;
         let shared = Arc::new(Shared {
             options,
@@ -161,7 +166,13 @@ impl Wal {
             .spawn(move || writer.run(&inbox))
             .map_err(|error| Error::io("start a thread for", &dir, error))?;
         let (ops, thread) = (Mutex::new(Some(ops)), Mutex::new(Some(thread)));
-        Ok(Wal { inner: Arc::new(Inner { shared, ops, thread }) })
+        Ok(Wal {
+            inner: Arc::new(Inner {
+                shared,
+                ops,
+                thread,
+            }),
+        })
     }
 
     /// Appends entries that follow the last one; `done` is called when they are durable. They
@@ -170,7 +181,12 @@ impl Wal {
     /// Errors: [`Error::Hole`]; [`Error::Failed`] and [`Error::Closed`]. `done` is not called
     /// after an error.
     pub fn append(&self, entries: Vec<Entry>, done: Done) -> Result<()> {
-        if entries.iter().map(|entry| entry.data.len() + 32).sum::<usize>() > APPEND_BYTES_MAX {
+        if entries
+            .iter()
+            .map(|entry| entry.data.len() + 32)
+            .sum::<usize>()
+            > APPEND_BYTES_MAX
+        {
             let source = io::Error::from(io::ErrorKind::FileTooLarge);
             return Err(Error::io("append that much at once", self.dir(), source));
         }
@@ -251,14 +267,21 @@ impl Wal {
     /// Writes what is queued and the commit position, and ends the writer. Changes fail with
     /// [`Error::Closed`] afterwards; reads go on. Blocks until done.
     pub fn close(&self) -> Result<()> {
-        let Some(ops) = self.inner.ops.lock().take() else { return Ok(()) };
+        let Some(ops) = self.inner.ops.lock().take() else {
+            return Ok(());
+        };
         let (done, outcome) = mpsc::sync_channel(1);
         let op = Op::Close(Box::new(move |result| {
             let _ = done.send(result);
         }));
-        self.inner.shared.queued_bytes.fetch_add(op.bytes(), Ordering::Relaxed);
+        self.inner
+            .shared
+            .queued_bytes
+            .fetch_add(op.bytes(), Ordering::Relaxed);
         ops.send(op).map_err(|_| Error::Closed)?;
-        let closed = outcome.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+        let closed = outcome
+            .recv()
+            .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
         if let Some(thread) = self.inner.thread.lock().take() {
             let _ = thread.join();
         }
@@ -299,10 +322,9 @@ impl Wal {
         self.inner.shared.log.lock().segments.len()
     }
 
-    /// The first entry, the first one of each leader, and the last one, between two indexes,
-    /// both included.
-    pub fn turning_points(&self, first: u64, last: u64) -> Vec<LogId> {
-        self.inner.shared.log.lock().turning_points(first, last)
+    /// The last entry of each term between two indexes, both included.
+    pub fn last_of_each_term(&self, first: u64, last: u64) -> Vec<LogId> {
+        self.inner.shared.log.lock().last_of_each_term(first, last)
     }
 
     /// The entries of `range` that the log holds, from its start, until `bytes_max` of data are
@@ -363,11 +385,17 @@ impl Piece {
     fn read(at: Location, segment: &Segment) -> Result<Piece> {
         let fail = |error| Error::io("read", &segment.path, error);
         let size = segment.file.size().map_err(fail)?;
-        let wanted = READ_BYTES.max(u64::from(at.length)).min(size.saturating_sub(at.offset));
+        let wanted = READ_BYTES
+            .max(u64::from(at.length))
+            .min(size.saturating_sub(at.offset));
         let mut buffer = vec![0; wanted as usize];
         let read = segment.file.read_at(&mut buffer, at.offset).map_err(fail)?;
         buffer.truncate(read);
-        Ok(Piece { segment: at.segment, start: at.offset, bytes: buffer.into() })
+        Ok(Piece {
+            segment: at.segment,
+            start: at.offset,
+            bytes: buffer.into(),
+        })
     }
 
     fn get(&self, at: Location) -> Option<Bytes> {

@@ -53,9 +53,10 @@ impl Log {
     /// The last entry, or the last purged one when nothing follows it.
     pub(crate) fn last(&self) -> Option<LogId> {
         match self.slots.back() {
-            Some(slot) => {
-                Some(LogId { term: slot.term, index: self.first + self.slots.len() as u64 - 1 })
-            }
+            Some(slot) => Some(LogId {
+                term: slot.term,
+                index: self.first + self.slots.len() as u64 - 1,
+            }),
             None => self.purged,
         }
     }
@@ -70,16 +71,22 @@ impl Log {
         if let Some(purged) = self.purged.filter(|purged| purged.index == index) {
             return Some(purged);
         }
-        let slot = self.slots.get(usize::try_from(index.checked_sub(self.first)?).ok()?)?;
-        Some(LogId { term: slot.term, index })
+        let slot = self
+            .slots
+            .get(usize::try_from(index.checked_sub(self.first)?).ok()?)?;
+        Some(LogId {
+            term: slot.term,
+            index,
+        })
     }
 
     /// Whether an entry may be appended at `index` now.
     pub(crate) fn follows(&self, index: u64) -> Result<()> {
         match self.last() {
-            Some(last) if Some(index) != last.index.checked_add(1) => {
-                Err(Error::Hole { index, last: Some(last.index) })
-            }
+            Some(last) if Some(index) != last.index.checked_add(1) => Err(Error::Hole {
+                index,
+                last: last.index,
+            }),
             _ => Ok(()),
         }
     }
@@ -89,16 +96,27 @@ impl Log {
         self.follows(entry.id.index)?;
         self.start_at(entry.id.index);
         self.cached_bytes += entry.data.len();
-        self.slots.push_back(Slot { term: entry.id.term, entry: Some(entry), location: None });
+        self.slots.push_back(Slot {
+            term: entry.id.term,
+            entry: Some(entry),
+            location: None,
+        });
         Ok(())
     }
 
-    /// Appends an entry that was found in a file.
+    /// Appends an entry that was found in a file. An empty log may begin anywhere above the purged
+    /// position: the segments between were dropped by a purge whose record is still to come.
     pub(crate) fn push_written(&mut self, id: LogId, location: Location) -> Result<()> {
-        self.follows(id.index)?;
+        if !self.slots.is_empty() || self.purged.is_some_and(|purged| purged.index >= id.index) {
+            self.follows(id.index)?;
+        }
         self.start_at(id.index);
         self.cold += 1;
-        self.slots.push_back(Slot { term: id.term, entry: None, location: Some(location) });
+        self.slots.push_back(Slot {
+            term: id.term,
+            entry: None,
+            location: Some(location),
+        });
         Ok(())
     }
 
@@ -111,16 +129,26 @@ impl Log {
     /// Notes where an entry was written. Nothing happens when it has been replaced or removed
     /// since: the same position always has the same content.
     pub(crate) fn set_location(&mut self, id: LogId, location: Location) {
-        let Some(place) = id.index.checked_sub(self.first) else { return };
-        if let Some(slot) = self.slots.get_mut(place as usize).filter(|slot| slot.term == id.term) {
+        let Some(place) = id.index.checked_sub(self.first) else {
+            return;
+        };
+        if let Some(slot) = self
+            .slots
+            .get_mut(place as usize)
+            .filter(|slot| slot.term == id.term)
+        {
             slot.location = Some(location);
         }
     }
 
     /// Removes every entry after `last`; all of them when `None`.
     pub(crate) fn truncate_after(&mut self, last: Option<LogId>) {
-        let end = last.map_or(self.first, |last| last.index.saturating_add(1).max(self.first));
-        let kept = usize::try_from(end - self.first).unwrap_or(usize::MAX).min(self.slots.len());
+        let end = last.map_or(self.first, |last| {
+            last.index.saturating_add(1).max(self.first)
+        });
+        let kept = usize::try_from(end - self.first)
+            .unwrap_or(usize::MAX)
+            .min(self.slots.len());
         for slot in self.slots.drain(kept..) {
             self.cached_bytes -= slot.entry.map_or(0, |entry| entry.data.len());
         }
@@ -134,7 +162,9 @@ impl Log {
         }
         self.purged = Some(upto);
         let end = upto.index.saturating_add(1).max(self.first);
-        let gone = usize::try_from(end - self.first).unwrap_or(usize::MAX).min(self.slots.len());
+        let gone = usize::try_from(end - self.first)
+            .unwrap_or(usize::MAX)
+            .min(self.slots.len());
         for slot in self.slots.drain(..gone) {
             self.cached_bytes -= slot.entry.map_or(0, |entry| entry.data.len());
         }
@@ -146,7 +176,9 @@ impl Log {
     /// them. Entries that are not yet in a file stay.
     pub(crate) fn evict(&mut self, entries: usize, bytes: usize) {
         while self.slots.len() - self.cold > entries || self.cached_bytes > bytes {
-            let Some(slot) = self.slots.get_mut(self.cold) else { return };
+            let Some(slot) = self.slots.get_mut(self.cold) else {
+                return;
+            };
             if slot.location.is_none() {
                 return;
             }
@@ -167,8 +199,13 @@ impl Log {
             let (length, next) = match (&slot.entry, slot.location) {
                 (Some(entry), _) => (entry.data.len(), Found::Here(entry.clone())),
                 (None, Some(at)) => {
-                    let Some(segment) = self.segments.get(&at.segment) else { break };
-                    let id = LogId { term: slot.term, index };
+                    let Some(segment) = self.segments.get(&at.segment) else {
+                        break;
+                    };
+                    let id = LogId {
+                        term: slot.term,
+                        index,
+                    };
                     (at.length as usize, Found::In(id, at, segment.clone()))
                 }
                 (None, None) => break,
@@ -182,13 +219,13 @@ impl Log {
         found
     }
 
-    /// The first entry, the first of each leader, and the last, between the given indexes.
-    pub(crate) fn turning_points(&self, first: u64, last: u64) -> Vec<LogId> {
+    /// The last entry of each term between two indexes, both included.
+    pub(crate) fn last_of_each_term(&self, first: u64, last: u64) -> Vec<LogId> {
         let mut points: Vec<LogId> = Vec::new();
-        for index in first..=last {
-            let Some(id) = self.id_at(index) else { continue };
-            if index == last || points.last().is_none_or(|point| point.term != id.term) {
-                points.push(id);
+        for id in (first..=last).filter_map(|index| self.id_at(index)) {
+            match points.last_mut() {
+                Some(point) if point.term == id.term => *point = id,
+                _ => points.push(id),
             }
         }
         points
@@ -200,7 +237,11 @@ mod tests {
     use super::*;
 
     fn entry(term: u64, index: u64) -> Entry {
-        Entry { id: LogId { term, index }, kind: 0, data: vec![index as u8; 10].into() }
+        Entry {
+            id: LogId { term, index },
+            kind: 0,
+            data: vec![index as u8; 10].into(),
+        }
     }
 
     fn log(indexes: Range<u64>) -> Log {
@@ -212,7 +253,12 @@ mod tests {
     }
 
     fn at(segment: u64) -> Location {
-        Location { segment, offset: 0, length: 10, crc: 0 }
+        Location {
+            segment,
+            offset: 0,
+            length: 10,
+            crc: 0,
+        }
     }
 
     fn indexes(found: &[Found]) -> Vec<u64> {
@@ -260,13 +306,18 @@ mod tests {
     }
 
     #[test]
-    fn turning_points_are_first_of_each_term_and_last() {
+    fn each_term_is_named_by_its_last_entry() {
         let mut log = log(0..3);
         for (term, index) in [(2, 3), (2, 4), (5, 5), (5, 6)] {
             log.push(entry(term, index)).expect("follows");
         }
-        let points: Vec<_> =
-            log.turning_points(1, 6).iter().map(|id| (id.term, id.index)).collect();
-        assert_eq!(points, [(1, 1), (2, 3), (5, 5), (5, 6)]);
+        let ids = |first, last| -> Vec<_> {
+            log.last_of_each_term(first, last)
+                .iter()
+                .map(|id| (id.term, id.index))
+                .collect()
+        };
+        assert_eq!(ids(1, 6), [(1, 2), (2, 4), (5, 6)]);
+        assert_eq!(ids(3, 5), [(2, 4), (5, 5)]);
     }
 }

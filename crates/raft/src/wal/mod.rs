@@ -33,8 +33,8 @@ mod tests;
 mod writer;
 
 pub use error::{Error, Result};
-pub use handle::{Options, Wal};
 pub(crate) use handle::load;
+pub use handle::{Options, Wal};
 pub(crate) use log::Found;
 pub use record::{Entry, LogId, Record, Vote};
 pub use writer::Done;

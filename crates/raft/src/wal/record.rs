@@ -30,9 +30,6 @@ pub(crate) const FRAME_MAGIC: [u8; 4] = *b"KVDf";
 /// Bytes before a frame's records.
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
 
-/// Bytes of an entry record before its data.
-pub(crate) const ENTRY_HEADER_BYTES: usize = 1 + 8 + 8 + 1 + 4;
-
 /// Position of an entry: the term of the leader that wrote it, and its log index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId {
@@ -160,11 +157,18 @@ fn decode_entry(bytes: &mut Bytes) -> Option<Entry> {
     }
     let kind = bytes.get_u8();
     let length = bytes.get_u32_le() as usize;
-    (bytes.len() >= length).then(|| Entry { id, kind, data: bytes.split_to(length) })
+    (bytes.len() >= length).then(|| Entry {
+        id,
+        kind,
+        data: bytes.split_to(length),
+    })
 }
 
 fn decode_id(bytes: &mut Bytes) -> Option<LogId> {
-    (bytes.len() >= 16).then(|| LogId { term: bytes.get_u64_le(), index: bytes.get_u64_le() })
+    (bytes.len() >= 16).then(|| LogId {
+        term: bytes.get_u64_le(),
+        index: bytes.get_u64_le(),
+    })
 }
 
 fn decode_flag(bytes: &mut Bytes) -> Option<bool> {
@@ -197,7 +201,11 @@ impl FrameHeader {
         let sequence = rest.get_u64_le();
         let header_crc = rest.get_u32_le();
         let payload_crc = rest.get_u32_le();
-        (crc == header_crc).then_some(FrameHeader { sequence, length, payload_crc })
+        (crc == header_crc).then_some(FrameHeader {
+            sequence,
+            length,
+            payload_crc,
+        })
     }
 
     /// Whether these are the records the header was written for.
@@ -233,10 +241,19 @@ mod tests {
         let data = proptest::collection::vec(any::<u8>(), 0..300);
         prop_oneof![
             (log_id(), any::<u8>(), data).prop_map(|(id, kind, data)| {
-                Record::Entry(Entry { id, kind, data: data.into() })
+                Record::Entry(Entry {
+                    id,
+                    kind,
+                    data: data.into(),
+                })
             }),
-            (any::<u64>(), any::<u64>(), any::<bool>())
-                .prop_map(|(term, node, committed)| Record::Vote(Vote { term, node, committed })),
+            (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(term, node, committed)| {
+                Record::Vote(Vote {
+                    term,
+                    node,
+                    committed,
+                })
+            }),
             log_id().prop_map(Record::Committed),
             proptest::option::of(log_id()).prop_map(Record::Truncate),
             log_id().prop_map(Record::Purge),
@@ -295,7 +312,12 @@ mod tests {
     #[test]
     fn a_vote_is_written_as_documented() {
         let mut bytes = Vec::new();
-        Record::Vote(Vote { term: 5, node: 1, committed: true }).encode(&mut bytes);
+        Record::Vote(Vote {
+            term: 5,
+            node: 1,
+            committed: true,
+        })
+        .encode(&mut bytes);
         assert_eq!(bytes, b"\x02\x05\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01");
     }
 }

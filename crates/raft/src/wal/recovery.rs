@@ -40,12 +40,18 @@ pub(crate) struct Recovered {
 
 /// Reads all segments in `dir`, and removes left-over spares.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result<Recovered> {
-    let names = disk.list(dir).map_err(|error| Error::io("list the directory", dir, error))?;
+    let names = disk
+        .list(dir)
+        .map_err(|error| Error::io("list the directory", dir, error))?;
     for name in names.iter().filter(|name| is_spare(name)) {
         let path = dir.join(name);
-        disk.remove(&path).map_err(|error| Error::io("remove a spare segment", &path, error))?;
+        disk.remove(&path)
+            .map_err(|error| Error::io("remove a spare segment", &path, error))?;
     }
-    let numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+    let numbers: Vec<u64> = names
+        .iter()
+        .filter_map(|name| segment_number(name))
+        .collect();
     let mut recovery = Recovery {
         dir,
         identity,
@@ -61,8 +67,12 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result
     }
     if let Some((newest, _)) = recovery.recovered.segments.last() {
         // What was read may so far be in the page cache only, and from here on counts as durable.
-        newest.file.sync_data().map_err(|error| Error::io("sync", &newest.path, error))?;
-        disk.sync_dir(dir).map_err(|error| Error::io("sync the directory", dir, error))?;
+        newest
+            .file
+            .sync_data()
+            .map_err(|error| Error::io("sync", &newest.path, error))?;
+        disk.sync_dir(dir)
+            .map_err(|error| Error::io("sync the directory", dir, error))?;
     }
     recovery.check_and_finish()
 }
@@ -76,12 +86,17 @@ struct Recovery<'a> {
 impl Recovery<'_> {
     fn segment(&mut self, disk: &dyn Disk, number: u64, oldest: bool, newest: bool) -> Result<()> {
         let path = self.dir.join(segment_name(number));
-        let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
+        let file = disk
+            .open(&path)
+            .map_err(|error| Error::io("open", &path, error))?;
         let mut window = Window::new(&path, file.as_ref())?;
         let bytes = window.get(0, SEGMENT_HEADER_BYTES)?.unwrap_or_default();
         let header = SegmentHeader::decode(&bytes, &path, self.identity)?;
         if header.number != number {
-            let what = format!("the header says segment {:x}, the name {number:x}", header.number);
+            let what = format!(
+                "the header says segment {:x}, the name {number:x}",
+                header.number
+            );
             return Err(Error::corrupt(&path, 0, what));
         }
         if oldest {
@@ -92,7 +107,12 @@ impl Recovery<'_> {
         let seed = header.seed();
         self.recovered.log.segments.insert(
             number,
-            Arc::new(Segment { number, seed, path: path.clone(), file: file.clone() }),
+            Arc::new(Segment {
+                number,
+                seed,
+                path: path.clone(),
+                file: file.clone(),
+            }),
         );
         let segment = self.recovered.log.segments[&number].clone();
         self.recovered.segments.push((segment, None));
@@ -111,10 +131,16 @@ impl Recovery<'_> {
 
     /// A segment must begin where the one before it ends.
     fn check_follows(&self, header: &SegmentHeader, path: &Path) -> Result<()> {
-        let Some((before, _)) = self.recovered.segments.last() else { return Ok(()) };
+        let Some((before, _)) = self.recovered.segments.last() else {
+            return Ok(());
+        };
         if header.number != before.number + 1 {
             let missing = self.dir.join(segment_name(before.number + 1));
-            return Err(Error::corrupt(&missing, 0, "this segment of the log is missing"));
+            return Err(Error::corrupt(
+                &missing,
+                0,
+                "this segment of the log is missing",
+            ));
         }
         if header.sequence != self.recovered.sequence {
             let what = format!(
@@ -136,7 +162,9 @@ impl Recovery<'_> {
         };
         let header = FrameHeader::decode(&header, seed)
             .filter(|header| header.sequence == self.recovered.sequence);
-        let Some(header) = header else { return Ok(false) };
+        let Some(header) = header else {
+            return Ok(false);
+        };
         let start = offset + FRAME_HEADER_BYTES as u64;
         let payload = window.get(start, u64::from(header.length))?;
         let Some(payload) = payload.filter(|payload| header.matches(payload, seed)) else {
@@ -190,19 +218,33 @@ impl Recovery<'_> {
     fn check_and_finish(mut self) -> Result<Recovered> {
         let log = &mut self.recovered.log;
         let range = log.range();
-        let expected = log.purged.map_or(range.start.min(1), |purged| purged.index + 1);
+        let expected = log
+            .purged
+            .map_or(range.start.min(1), |purged| purged.index + 1);
         if !range.is_empty() && range.start != expected {
-            let missing = self.recovered.segments.first().map(|(oldest, _)| oldest.number);
-            let missing = missing.and_then(|number| number.checked_sub(1)).unwrap_or_default();
+            let missing = self
+                .recovered
+                .segments
+                .first()
+                .map(|(oldest, _)| oldest.number);
+            let missing = missing
+                .and_then(|number| number.checked_sub(1))
+                .unwrap_or_default();
             let what = format!(
                 "the log begins at entry {} instead of {expected}: its oldest segment is missing",
                 range.start
             );
-            return Err(Error::corrupt(&self.dir.join(segment_name(missing)), 0, what));
+            return Err(Error::corrupt(
+                &self.dir.join(segment_name(missing)),
+                0,
+                what,
+            ));
         }
         // A hint only; openraft must not be told of a commit beyond the log.
         let last = log.last();
-        log.committed = log.committed.filter(|id: &LogId| last.is_some_and(|last| *id <= last));
+        log.committed = log
+            .committed
+            .filter(|id: &LogId| last.is_some_and(|last| *id <= last));
         Ok(self.recovered)
     }
 }
@@ -225,8 +267,16 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(path: &Path, file: &'a dyn DiskFile) -> Result<Window<'a>> {
-        let size = file.size().map_err(|error| Error::io("measure", path, error))?;
-        Ok(Window { path: path.to_owned(), file, size, start: 0, bytes: Bytes::new() })
+        let size = file
+            .size()
+            .map_err(|error| Error::io("measure", path, error))?;
+        Ok(Window {
+            path: path.to_owned(),
+            file,
+            size,
+            start: 0,
+            bytes: Bytes::new(),
+        })
     }
 
     /// `length` bytes at `offset`; `None` when the file ends before.
@@ -255,7 +305,9 @@ impl<'a> Window<'a> {
         let mut at = from;
         while at + FRAME_HEADER_BYTES as u64 <= self.size {
             let length = WINDOW_BYTES.min(self.size - at);
-            let Some(bytes) = self.get(at, length)? else { return Ok(None) };
+            let Some(bytes) = self.get(at, length)? else {
+                return Ok(None);
+            };
             let found = magics(&bytes).find_map(|place| {
                 let header = FrameHeader::decode(&bytes[place..], seed)?;
                 (header.sequence > bad).then_some((at + place as u64, header.sequence))
@@ -277,7 +329,10 @@ impl<'a> Window<'a> {
 fn magics(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
     const PIECE: usize = 4096;
     static ZEROS: [u8; PIECE] = [0; PIECE];
-    let pieces = bytes.chunks(PIECE).enumerate().filter(|(_, piece)| **piece != ZEROS[..piece.len()]);
+    let pieces = bytes
+        .chunks(PIECE)
+        .enumerate()
+        .filter(|(_, piece)| **piece != ZEROS[..piece.len()]);
     pieces.flat_map(move |(number, piece)| {
         let start = number * PIECE;
         (start..start + piece.len()).filter(|place| bytes[*place..].starts_with(&FRAME_MAGIC))

@@ -70,15 +70,26 @@ impl SegmentHeader {
         let bytes = whole.ok_or_else(|| Error::corrupt(file, 0, "the header is cut short"))?;
         let mut rest = bytes;
         if bytes[..8] != MAGIC {
-            return Err(Error::corrupt(file, 0, "the header does not begin as a log segment"));
+            return Err(Error::corrupt(
+                file,
+                0,
+                "the header does not begin as a log segment",
+            ));
         }
         rest.advance(8);
         let found = rest.get_u32_le();
         if found > FORMAT {
-            return Err(Error::NewerFormat { file: file.to_owned(), found, supported: FORMAT });
+            return Err(Error::NewerFormat {
+                file: file.to_owned(),
+                found,
+                supported: FORMAT,
+            });
         }
         rest.advance(4);
-        let identity = Identity { cluster_id: rest.get_u64_le(), member_id: rest.get_u64_le() };
+        let identity = Identity {
+            cluster_id: rest.get_u64_le(),
+            member_id: rest.get_u64_le(),
+        };
         let header = SegmentHeader {
             identity,
             number: rest.get_u64_le(),
@@ -86,15 +97,27 @@ impl SegmentHeader {
             sequence: rest.get_u64_le(),
         };
         if crc32c::crc32c(&bytes[..CRC_OFFSET]) != rest.get_u32_le() || found == 0 {
-            return Err(Error::corrupt(file, 0, "the header's checksum does not match"));
+            return Err(Error::corrupt(
+                file,
+                0,
+                "the header's checksum does not match",
+            ));
         }
         if identity.cluster_id != ours.cluster_id {
             let (found, expected) = (identity.cluster_id, ours.cluster_id);
-            return Err(Error::WrongCluster { file: file.to_owned(), found, expected });
+            return Err(Error::WrongCluster {
+                file: file.to_owned(),
+                found,
+                expected,
+            });
         }
         if identity.member_id != ours.member_id {
             let (found, expected) = (identity.member_id, ours.member_id);
-            return Err(Error::WrongMember { file: file.to_owned(), found, expected });
+            return Err(Error::WrongMember {
+                file: file.to_owned(),
+                found,
+                expected,
+            });
         }
         Ok(header)
     }
@@ -131,8 +154,12 @@ pub(crate) fn segment_name(number: u64) -> String {
 
 /// The number in a segment's file name; `None` for any other file.
 pub(crate) fn segment_number(name: &str) -> Option<u64> {
-    let number = name.strip_suffix(".wal").filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(number, 16).ok().filter(|parsed| segment_name(*parsed) == name)
+    let number = name
+        .strip_suffix(".wal")
+        .filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(number, 16)
+        .ok()
+        .filter(|parsed| segment_name(*parsed) == name)
 }
 
 /// The file name of a spare.
@@ -147,7 +174,9 @@ pub(crate) fn is_spare(name: &str) -> bool {
 
 /// Makes a spare of `bytes` at once: space reserved, nothing zeroed, no sync.
 pub(crate) fn reserve_spare(disk: &dyn Disk, path: PathBuf, bytes: u64) -> Result<Spare> {
-    let file = disk.create(&path).map_err(|error| Error::io("create a segment", &path, error))?;
+    let file = disk
+        .create(&path)
+        .map_err(|error| Error::io("create a segment", &path, error))?;
     if let Err(error) = file.preallocate(bytes) {
         // The half-reserved file would keep the space that is missing; spares left behind by a
         // failed removal are removed at the next start.
@@ -177,19 +206,34 @@ pub(crate) fn activate(
         .file
         .sync_data()
         .map_err(|error| Error::io("sync a segment's header", &spare.path, error))?;
-    disk.rename(&spare.path, &path).map_err(|error| Error::io("name a segment", &path, error))?;
-    disk.sync_dir(dir).map_err(|error| Error::io("sync the directory", dir, error))?;
-    Ok(Segment { number: header.number, seed: header.seed(), path, file: spare.file })
+    disk.rename(&spare.path, &path)
+        .map_err(|error| Error::io("name a segment", &path, error))?;
+    disk.sync_dir(dir)
+        .map_err(|error| Error::io("sync the directory", dir, error))?;
+    Ok(Segment {
+        number: header.number,
+        seed: header.seed(),
+        path,
+        file: spare.file,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OURS: Identity = Identity { cluster_id: 7, member_id: 8 };
+    const OURS: Identity = Identity {
+        cluster_id: 7,
+        member_id: 8,
+    };
 
     fn header() -> SegmentHeader {
-        SegmentHeader { identity: OURS, number: 3, segment_id: 99, sequence: 12 }
+        SegmentHeader {
+            identity: OURS,
+            number: 3,
+            segment_id: 99,
+            sequence: 12,
+        }
     }
 
     #[test]
@@ -200,12 +244,32 @@ mod tests {
 
     #[test]
     fn another_clusters_or_members_log_is_refused() {
-        let theirs = Identity { cluster_id: 1, ..OURS };
+        let theirs = Identity {
+            cluster_id: 1,
+            ..OURS
+        };
         let error = SegmentHeader::decode(&header().encode(), Path::new("x"), theirs);
-        assert!(matches!(error, Err(Error::WrongCluster { found: 7, expected: 1, .. })));
-        let theirs = Identity { member_id: 2, ..OURS };
+        assert!(matches!(
+            error,
+            Err(Error::WrongCluster {
+                found: 7,
+                expected: 1,
+                ..
+            })
+        ));
+        let theirs = Identity {
+            member_id: 2,
+            ..OURS
+        };
         let error = SegmentHeader::decode(&header().encode(), Path::new("x"), theirs);
-        assert!(matches!(error, Err(Error::WrongMember { found: 8, expected: 2, .. })));
+        assert!(matches!(
+            error,
+            Err(Error::WrongMember {
+                found: 8,
+                expected: 2,
+                ..
+            })
+        ));
     }
 
     #[test]
@@ -213,8 +277,18 @@ mod tests {
         let mut bytes = header().encode();
         bytes[8] = 2;
         let error = SegmentHeader::decode(&bytes, Path::new("x"), OURS).expect_err("newer");
-        assert!(matches!(error, Error::NewerFormat { found: 2, supported: 1, .. }));
-        assert!(error.to_string().contains("start the newer version"), "{error}");
+        assert!(matches!(
+            error,
+            Error::NewerFormat {
+                found: 2,
+                supported: 1,
+                ..
+            }
+        ));
+        assert!(
+            error.to_string().contains("start the newer version"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -222,14 +296,22 @@ mod tests {
         for bit in 0..(CRC_OFFSET + 4) * 8 {
             let mut bytes = header().encode();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::decode(&bytes, Path::new("x"), OURS).is_err(), "bit {bit}");
+            assert!(
+                SegmentHeader::decode(&bytes, Path::new("x"), OURS).is_err(),
+                "bit {bit}"
+            );
         }
     }
 
     #[test]
     fn names_read_back_and_others_are_not_segments() {
         assert_eq!(segment_number(&segment_name(0xabc)), Some(0xabc));
-        for name in ["abc.wal", "000000000000000G.wal", "spare-0000000000000001.tmp", "LOCK"] {
+        for name in [
+            "abc.wal",
+            "000000000000000G.wal",
+            "spare-0000000000000001.tmp",
+            "LOCK",
+        ] {
             assert_eq!(segment_number(name), None, "{name}");
         }
         assert!(is_spare(&spare_name(1)));

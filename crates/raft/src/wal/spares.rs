@@ -63,12 +63,20 @@ impl Spares {
             stopping: AtomicBool::new(false),
         });
         let (requests, inbox) = mpsc::channel();
-        let worker = Worker { shared: shared.clone(), next_name: 1, retired: VecDeque::new() };
+        let worker = Worker {
+            shared: shared.clone(),
+            next_name: 1,
+            retired: VecDeque::new(),
+        };
         let thread = std::thread::Builder::new()
             .name("wal-spares".into())
             .spawn(move || worker.run(&inbox))
             .map_err(|error| Error::io("start a thread for", dir, error))?;
-        Ok(Spares { requests: Some(requests), shared, thread: Some(thread) })
+        Ok(Spares {
+            requests: Some(requests),
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Asks for a spare to be made, unless one is ready.
@@ -197,7 +205,10 @@ impl Worker {
             let synced = self.shared.disk.sync_dir(dir);
             synced.map_err(|error| Error::io("sync the directory", dir, error))?;
             if let Some((path, segment)) = spare.zip(segment) {
-                self.shared.ready.lock().push(Spare { path, file: segment.file.clone() });
+                self.shared.ready.lock().push(Spare {
+                    path,
+                    file: segment.file.clone(),
+                });
             }
         }
         Ok(())
@@ -208,6 +219,9 @@ impl Worker {
     fn may_recycle(&self) -> bool {
         self.shared.ready.lock().len() < SPARES_MAX
             && !self.stopping()
-            && self.retired.front().is_some_and(|segment| Arc::strong_count(segment) == 1)
+            && self
+                .retired
+                .front()
+                .is_some_and(|segment| Arc::strong_count(segment) == 1)
     }
 }

@@ -20,9 +20,7 @@ use std::time::Instant;
 use super::error::{Error, Result};
 use super::handle::Shared;
 use super::log::Location;
-use super::record::{
-    Entry, FRAME_HEADER_BYTES, LogId, Record, Vote, encode_entry, seal_frame,
-};
+use super::record::{Entry, FRAME_HEADER_BYTES, LogId, Record, Vote, encode_entry, seal_frame};
 use super::recovery::Recovered;
 use super::segment::{
     SEGMENT_HEADER_BYTES, Segment, SegmentHeader, activate, reserve_spare, spare_name,
@@ -76,7 +74,10 @@ impl Written {
         let vote = self.vote.map(Record::Vote);
         let purged = self.purged.map(Record::Purge);
         let committed = self.committed.map(Record::Committed);
-        vote.into_iter().chain(purged).chain(committed).for_each(|record| record.encode(out));
+        vote.into_iter()
+            .chain(purged)
+            .chain(committed)
+            .for_each(|record| record.encode(out));
     }
 }
 
@@ -114,7 +115,12 @@ impl Writer {
     ) -> Result<Writer> {
         let options = &shared.options;
         let spares = Spares::spawn(options.disk.clone(), &options.dir, options.segment_bytes)?;
-        let Recovered { log, segments, offset, sequence } = recovered;
+        let Recovered {
+            log,
+            segments,
+            offset,
+            sequence,
+        } = recovered;
         let written = Written {
             vote: log.vote,
             committed: log.committed,
@@ -131,7 +137,11 @@ impl Writer {
                 (first, offset)
             }
         };
-        shared.log.lock().segments.insert(active.number, active.clone());
+        shared
+            .log
+            .lock()
+            .segments
+            .insert(active.number, active.clone());
         Ok(Writer {
             shared,
             spares,
@@ -250,18 +260,26 @@ impl Writer {
         // The commit position rides along; alone it is not worth a sync, except at the end. It
         // may run ahead of this frame when its entries are still in the queue.
         let committed = self.shared.log.lock().committed;
-        let news = committed.filter(|id| Some(*id) > written.committed && Some(*id) <= written.last);
+        let news =
+            committed.filter(|id| Some(*id) > written.committed && Some(*id) <= written.last);
         if let Some(id) = news.filter(|_| closing || frame.len() > FRAME_HEADER_BYTES) {
             Record::Committed(id).encode(frame);
             written.committed = Some(id);
         }
-        Draft { written, entries, purges }
+        Draft {
+            written,
+            entries,
+            purges,
+        }
     }
 
     fn write_and_sync(&mut self, draft: &mut Draft) -> Result<()> {
         let length = self.frame.len() as u64;
         let segment_bytes = self.shared.options.segment_bytes;
-        let is_fresh = self.segments.back().is_none_or(|(_, highest)| highest.is_none());
+        let is_fresh = self
+            .segments
+            .back()
+            .is_none_or(|(_, highest)| highest.is_none());
         // A frame larger than a segment goes into one of its own and makes it longer.
         if self.offset + length > segment_bytes && !(is_fresh && length > segment_bytes / 2) {
             self.next_segment()?;
@@ -274,7 +292,8 @@ impl Writer {
         written.map_err(|error| Error::io("append", path, error))?;
         events.wal_write(start.elapsed(), self.frame.len());
         let start = Instant::now();
-        file.sync_data().map_err(|error| Error::io("sync", path, error))?;
+        file.sync_data()
+            .map_err(|error| Error::io("sync", path, error))?;
         events.wal_fsync(start.elapsed());
         for (_, location) in &mut draft.entries {
             location.segment = self.active.number;
@@ -296,7 +315,11 @@ impl Writer {
         self.offset = offset;
         self.spare_asked = false;
         self.active = segment.clone();
-        self.shared.log.lock().segments.insert(number, segment.clone());
+        self.shared
+            .log
+            .lock()
+            .segments
+            .insert(number, segment.clone());
         self.segments.push_back((segment, None));
         Ok(())
     }
@@ -314,7 +337,11 @@ impl Writer {
         log.evict(options.cache_entries_max, options.cache_bytes_max);
         let mut retired = Vec::new();
         // Judged by what is durable, not by what the log in memory has already forgotten.
-        let purged = self.written.purged.filter(|_| draft.purges).map(|purged| purged.index);
+        let purged = self
+            .written
+            .purged
+            .filter(|_| draft.purges)
+            .map(|purged| purged.index);
         while let (Some(purged), Some((oldest, highest))) = (purged, self.segments.front()) {
             if oldest.number == self.active.number || highest.is_some_and(|index| index > purged) {
                 break;
@@ -347,7 +374,12 @@ fn make_segment(
     };
     // Random, so that no frame of the file's earlier life passes in this one.
     let segment_id = rand::random();
-    let header = SegmentHeader { identity: shared.identity, number, segment_id, sequence };
+    let header = SegmentHeader {
+        identity: shared.identity,
+        number,
+        segment_id,
+        sequence,
+    };
     let mut frame = state.to_vec();
     if frame.len() > FRAME_HEADER_BYTES {
         seal_frame(&mut frame, sequence, header.seed());
