@@ -37,7 +37,10 @@ use crate::type_config::TypeConfig;
 
 /// How long a batch waits that a leader refused: it has no quorum's lease at the moment, hands its
 /// leadership over, or has just lost it.
-const PAUSE: Duration = Duration::from_millis(5);
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a batch waits that could not be sent to the leader.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
 struct Proposal {
     request_id: u64,
@@ -279,12 +282,16 @@ async fn forward(core: &Core, under_way: UnderWay, leader: u64) {
     let mut client = peer.client(Purpose::Forward);
     let commands = under_way.commands().as_bytes().clone();
     let request = peer.request(pb::ProposeRequest { commands });
-    match client.propose(request).await {
+    let reply = tokio::select! {
+        reply = client.propose(request) => reply,
+        () = deposed(core, leader) => return under_way.fail(ProposeFailure::LeaderChanged),
+    };
+    match reply {
         Ok(reply) => {
             peer.answered();
             match reply.into_inner().outcome() {
                 pb::ProposeOutcome::ProposeCommitted => under_way.done(),
-                pb::ProposeOutcome::ProposeRefused => under_way.refused(),
+                pb::ProposeOutcome::ProposeRefused => under_way.refused(REFUSED_PAUSE),
                 pb::ProposeOutcome::ProposeLost => {
                     under_way.fail(ProposeFailure::LeaderChanged);
                 }
@@ -293,7 +300,7 @@ async fn forward(core: &Core, under_way: UnderWay, leader: u64) {
         Err(status) => {
             peer.failed(&status);
             if was_not_sent(&status) || status.code() == tonic::Code::FailedPrecondition {
-                under_way.refused();
+                under_way.refused(UNREACHABLE_PAUSE);
             } else {
                 let error = innermost(&status);
                 tracing::debug!(error, "lost the leader's answer to a proposal");
@@ -301,6 +308,17 @@ async fn forward(core: &Core, under_way: UnderWay, leader: u64) {
             }
         }
     }
+}
+
+/// Ends when `leader` has not led for an election timeout: what it has not answered by then, it will
+/// not answer. A leader that hands over answers sooner.
+async fn deposed(core: &Core, leader: u64) {
+    let mut status = core.status.subscribe();
+    // An error means that the node has stopped, which the call notices, too.
+    let _ = status
+        .wait_for(|status| status.leader != Some(leader))
+        .await;
+    tokio::time::sleep(core.options.election).await;
 }
 
 /// A batch that is being proposed. Whatever happens to it, its slot becomes free; when it is dropped
@@ -331,7 +349,7 @@ impl UnderWay {
     fn complete(self, result: ClientWriteResult<TypeConfig>) {
         match result {
             Ok(_) => self.done(),
-            Err(ClientWriteError::ForwardToLeader(_)) => self.refused(),
+            Err(ClientWriteError::ForwardToLeader(_)) => self.refused(REFUSED_PAUSE),
             Err(ClientWriteError::LogEntryDiscarded(_)) => {
                 self.fail(ProposeFailure::LeaderChanged);
             }
@@ -348,11 +366,11 @@ impl UnderWay {
     }
 
     /// It was surely not appended: it is tried again.
-    fn refused(mut self) {
+    fn refused(mut self, pause: Duration) {
         let Some(mut batch) = self.batch.take() else {
             return;
         };
-        batch.not_before = Some(Instant::now() + PAUSE);
+        batch.not_before = Some(Instant::now() + pause);
         if let Err(mpsc::error::SendError(batch)) = self.refuse.send(batch) {
             self.core
                 .proposals_failed(&batch.commands.request_ids(), ProposeFailure::Stopped);

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::apply::Applier;
 use crate::error::Error;
+use crate::log_store::LogStore;
 use crate::options::{Options, ProposeFailure};
 use crate::status::Status;
 use crate::transport::client::{Peer, Peers};
@@ -29,6 +30,7 @@ pub(crate) struct Core {
     pub(crate) peers: Arc<Peers>,
     /// When the leader was last heard of; written by the peer service.
     pub(crate) contact: Arc<Contact>,
+    pub(crate) log: LogStore,
     /// Where the node lives, whatever runtime its callers are on.
     pub(crate) runtime: Handle,
 }

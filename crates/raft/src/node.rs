@@ -49,7 +49,6 @@ struct Inner {
     proposer: Proposer,
     read_index: ReadIndex,
     snapshots: Arc<Receiver>,
-    log: LogStore,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -105,6 +104,7 @@ impl Node {
             status,
             peers,
             contact,
+            log,
             runtime,
         });
         if let Some(members) = bootstrap {
@@ -112,7 +112,7 @@ impl Node {
         }
         watcher::refresh(&core);
         Ok(Node {
-            inner: Arc::new(Inner::spawn(core, snapshots, log)),
+            inner: Arc::new(Inner::spawn(core, snapshots)),
         })
     }
 
@@ -212,7 +212,7 @@ impl Node {
             status.running = false;
             status.leader = None;
         });
-        let log = inner.log.clone();
+        let log = inner.core.log.clone();
         let closed = tokio::task::spawn_blocking(move || log.close()).await;
         closed.map_err(|error| Error::Stopped {
             fault: Some(error.to_string()),
@@ -224,7 +224,7 @@ impl Node {
 }
 
 impl Inner {
-    fn spawn(core: Arc<Core>, snapshots: Arc<Receiver>, log: LogStore) -> Inner {
+    fn spawn(core: Arc<Core>, snapshots: Arc<Receiver>) -> Inner {
         let queue = Queue::new(&core.options);
         let proposer = queue.proposer.clone();
         let stop = CancellationToken::new();
@@ -241,7 +241,6 @@ impl Inner {
             proposer,
             read_index: ReadIndex::default(),
             snapshots,
-            log,
             stop,
             tasks,
         }

@@ -11,6 +11,7 @@ use openraft::Instant;
 use openraft::RaftMetrics;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::metrics::RaftDataMetrics;
 use tokio::time::MissedTickBehavior;
 
@@ -107,10 +108,15 @@ pub(crate) fn current(core: &Core) -> Status {
         voters,
         learners,
         running: metrics.running_state.is_ok(),
-        fault: match &metrics.running_state {
-            Err(openraft::errors::Fatal::Stopped) | Ok(()) => None,
-            Err(fatal) => Some(fatal.to_string()),
-        },
+        fault: fault(core, metrics),
+    }
+}
+
+/// Why openraft has stopped itself, in the words of whoever failed.
+fn fault(core: &Core, metrics: &RaftMetrics<TypeConfig>) -> Option<String> {
+    match &metrics.running_state {
+        Ok(()) | Err(Fatal::Stopped) => core.log.fault(),
+        Err(fatal) => core.log.fault().or_else(|| Some(fatal.to_string())),
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct Link {
 
 enum Replies {
     Opening(Opening),
-    Open(Streaming<pb::AppendReply>),
+    Open(Box<Streaming<pb::AppendReply>>),
 }
 
 impl Link {
@@ -71,10 +71,11 @@ impl Link {
         loop {
             match &mut self.replies {
                 Replies::Opening(opening) => {
-                    self.replies = Replies::Open(ready!(opening.as_mut().poll(cx))?);
+                    let replies = ready!(opening.as_mut().poll(cx))?;
+                    self.replies = Replies::Open(Box::new(replies));
                 }
                 Replies::Open(replies) => {
-                    let reply = ready!(Pin::new(replies).poll_next(cx));
+                    let reply = ready!(Pin::new(replies.as_mut()).poll_next(cx));
                     let ended = || kvd_api::error::peer_unavailable("the peer ended the stream");
                     return Poll::Ready(reply.unwrap_or_else(|| Err(ended())));
                 }

@@ -33,9 +33,11 @@ use crate::type_config::{PeerNode, TypeConfig, Vote};
 
 pub(crate) type Client = pb::peer_client::PeerClient<Channel>;
 
-/// A connection on which nothing came for this long is probed, and given up when the probe is not
-/// answered in the same time.
+/// A connection is probed this often, so that one that leads nowhere is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// It is given up when a probe is not answered for this long.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes that may be under way on one connection before the receiver must have read some.
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -204,7 +206,7 @@ fn lazy_channel(id: u64, urls: Vec<String>, dialer: Arc<dyn Dialer>) -> Channel 
     // The URI is never dialled: the connector knows where to go.
     Endpoint::from_static("http://peer.kvd")
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 2)
