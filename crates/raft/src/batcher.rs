@@ -277,7 +277,7 @@ impl Batcher {
 /// Sends a batch to the leader and learns what became of it there.
 async fn forward(core: &Core, under_way: UnderWay, leader: u64) {
     let Some(peer) = core.peer(leader) else {
-        return under_way.refused();
+        return under_way.refused(UNREACHABLE_PAUSE);
     };
     let mut client = peer.client(Purpose::Forward);
     let commands = under_way.commands().as_bytes().clone();
