@@ -131,7 +131,8 @@ impl Records {
     pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Records, Recovered)> {
         let (directory, found) = Directory::open(dir, options.engine)?;
         let files = directory.generation_dir();
-        let engine = backend::open(options.engine, &files, options.engine_cache_bytes)?;
+        let engine = backend::open(options.engine, &files, options.engine_cache_bytes)
+            .map_err(with_advice)?;
         Self::start(directory, found, Arc::from(engine), options)
     }
 

@@ -228,16 +228,25 @@ impl Backend for Sled {
 impl Drop for Sled {
     fn drop(&mut self) {
         // sled flushes when its last handle goes, and aborts the process when that fails.
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing sled");
+        }
         if self.failed.load(Ordering::Acquire) {
             mem::forget(self.state.get_mut().take());
         }
     }
 }
 
+/// sled prefixes its messages with a trail of its source lines, and says "corrupt" when a checksum
+/// of its own does not match.
 fn failed(action: &'static str, message: String) -> Error {
+    let text = message.rsplit(" -> ").next().unwrap_or(&message);
+    if text.contains("corrupt") {
+        return Error::corrupt("sled's files", format!("{text} (on {action})"));
+    }
     Error::Engine {
         action,
-        message: format!("sled: {message}"),
+        message: format!("sled: {text}"),
     }
 }
 
