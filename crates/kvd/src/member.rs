@@ -27,7 +27,11 @@ impl ServedMember {
     }
 
     fn read(&self) -> Result<(), String> {
-        let options = RangeOptions { limit: 1, keys_only: true, ..RangeOptions::default() };
+        let options = RangeOptions {
+            limit: 1,
+            keys_only: true,
+            ..RangeOptions::default()
+        };
         match self.core.store().range(PROBED_KEY, &[], &options) {
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -46,7 +50,10 @@ impl Member for ServedMember {
 
     fn alarms(&self) -> Vec<AlarmType> {
         let alarms = self.core.active_alarms();
-        alarms.iter().filter_map(|alarm| AlarmType::try_from(alarm.alarm).ok()).collect()
+        alarms
+            .iter()
+            .filter_map(|alarm| AlarmType::try_from(alarm.alarm).ok())
+            .collect()
     }
 
     fn leader(&self) -> u64 {
@@ -59,7 +66,10 @@ impl Member for ServedMember {
 
     fn linearizable_read(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            self.core.read_barrier().await.map_err(|error| error.to_string())?;
+            self.core
+                .read_barrier()
+                .await
+                .map_err(|error| error.to_string())?;
             self.read()
         })
     }
@@ -78,7 +88,9 @@ impl Member for ServedMember {
     }
 
     fn count_check(&self, probe: Probe, check: Check, ok: bool) {
-        self.core.metrics().health_check(probe.name(), check.name(), ok);
+        self.core
+            .metrics()
+            .health_check(probe.name(), check.name(), ok);
     }
 
     fn members(&self) -> Vec<MemberInfo> {

@@ -14,9 +14,7 @@ use tracing::{info, warn};
 use crate::member::ServedMember;
 use crate::notify;
 use crate::serve::{self, Cores, Listener, Options, Protocols, Services, Serving, limits};
-use crate::settings::{
-    AutoCompaction, ClusterState, Settings, StorageEngine, SystemResolver,
-};
+use crate::settings::{AutoCompaction, ClusterState, Settings, StorageEngine, SystemResolver};
 use crate::signals::Signals;
 use crate::urls::Url;
 
@@ -70,7 +68,14 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting threads")?;
-    let outcome = runtime.block_on(Run { settings, cores, connections }.member(listeners));
+    let outcome = runtime.block_on(
+        Run {
+            settings,
+            cores,
+            connections,
+        }
+        .member(listeners),
+    );
     runtime.shutdown_timeout(RUNTIME_STOP);
     outcome
 }
@@ -147,8 +152,14 @@ impl Run<'_> {
             http: kvd_gateway::peer_router(member),
         };
         let options = self.options(Protocols::Both);
-        serve::start(listeners, &services, options, &self.cores, &self.connections)
-            .context("serving peers")
+        serve::start(
+            listeners,
+            &services,
+            options,
+            &self.cores,
+            &self.connections,
+        )
+        .context("serving peers")
     }
 
     /// `http_only`: the listeners of `--listen-client-http-urls`.
@@ -177,17 +188,32 @@ impl Run<'_> {
         };
         let services = Services { grpc, http };
         let options = self.options(protocols);
-        serve::start(listeners, &services, options, &self.cores, &self.connections)
-            .context("serving clients")
+        serve::start(
+            listeners,
+            &services,
+            options,
+            &self.cores,
+            &self.connections,
+        )
+        .context("serving clients")
     }
 
     fn serve_metrics(&self, server: &Server, listeners: Vec<Listener>) -> anyhow::Result<Serving> {
         let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
         let http = kvd_gateway::metrics_router(member);
-        let services = Services { grpc: http.clone(), http };
+        let services = Services {
+            grpc: http.clone(),
+            http,
+        };
         let options = self.options(Protocols::HttpOnly);
-        serve::start(listeners, &services, options, &self.cores, &self.connections)
-            .context("serving metrics")
+        serve::start(
+            listeners,
+            &services,
+            options,
+            &self.cores,
+            &self.connections,
+        )
+        .context("serving metrics")
     }
 }
 
@@ -208,7 +234,10 @@ async fn stop(
     for serving in clients {
         let cut = serving.stop(server_limits::DRAIN_DEADLINE).await;
         if cut > 0 {
-            warn!(connections = cut, "requests were still under way when their time was over");
+            warn!(
+                connections = cut,
+                "requests were still under way when their time was over"
+            );
         }
     }
     let stopped = server.stop().await;
@@ -219,7 +248,10 @@ async fn stop(
 }
 
 fn stopped_early(signal: &str) -> anyhow::Result<()> {
-    info!(signal, "received signal; stopping before the member was started");
+    info!(
+        signal,
+        "received signal; stopping before the member was started"
+    );
     Ok(())
 }
 
