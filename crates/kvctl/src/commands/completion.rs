@@ -1,0 +1,35 @@
+//! completion: scripts for shells.
+
+use std::ffi::OsString;
+
+use clap_complete::{Shell, generate};
+
+use crate::args::command;
+use crate::failure::{Failure, Outcome};
+use crate::print::Streams;
+
+pub(super) fn completion(words: &[OsString], to: &mut Streams<'_>) -> Outcome {
+    let [shell] = words else {
+        return Err(Failure::error(format!(
+            "accepts 1 arg(s), received {}",
+            words.len()
+        )));
+    };
+    let shell = match shell.to_str() {
+        Some("bash") => Shell::Bash,
+        Some("zsh") => Shell::Zsh,
+        Some("fish") => Shell::Fish,
+        Some("powershell") => Shell::PowerShell,
+        _ => {
+            let message = format!("invalid argument {shell:?} for \"kvctl completion\"");
+            return Err(
+                Failure::error(message).with_details("Shells: bash, zsh, fish, powershell.\n")
+            );
+        }
+    };
+    // Through memory: the generator panics when it cannot write, and a closed pipe is no error.
+    let mut script = Vec::new();
+    generate(shell, &mut command(), "kvctl", &mut script);
+    to.out.write_all(&script)?;
+    Ok(())
+}

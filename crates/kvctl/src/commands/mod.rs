@@ -1,0 +1,112 @@
+//! One file per family of commands. Each checks its words, makes its request, prints the answer.
+
+use std::ffi::OsString;
+
+use kvd_api::ETCD_VERSION;
+use tokio::runtime::Runtime;
+
+use crate::args::{AlarmCommand, CheckCommand, Command, Globals, MemberCommand, help};
+use crate::failure::{Failure, Outcome};
+use crate::print::Streams;
+
+mod alarm;
+mod check;
+mod completion;
+mod endpoint;
+mod kv;
+mod member;
+mod session;
+mod txn;
+
+use session::Session;
+
+/// Runs one command to its end.
+pub(crate) fn run(globals: &Globals, command: &Command, to: &mut Streams<'_>) -> Outcome {
+    match command {
+        Command::Get(args) => runtime(1)?.block_on(kv::get(globals, args, to)),
+        Command::Put(args) => runtime(1)?.block_on(kv::put(globals, args, to)),
+        Command::Del(args) => runtime(1)?.block_on(kv::del(globals, args, to)),
+        Command::Compaction(args) => runtime(1)?.block_on(kv::compaction(globals, args, to)),
+        Command::Txn(args) => runtime(1)?.block_on(txn::txn(globals, args, to)),
+        Command::Member(MemberCommand::List(args)) => {
+            runtime(1)?.block_on(member::list(globals, args, to))
+        }
+        Command::Member(MemberCommand::Add(_)) => later("member add"),
+        Command::Member(MemberCommand::Promote(_)) => later("member promote"),
+        Command::Member(MemberCommand::Remove(_)) => later("member remove"),
+        Command::Member(MemberCommand::Update(_)) => later("member update"),
+        Command::Endpoint(args) => runtime(1)?.block_on(endpoint::run(globals, args, to)),
+        Command::Alarm(AlarmCommand::List(words)) => {
+            runtime(1)?.block_on(alarm::list(globals, &words.words, to))
+        }
+        Command::Alarm(AlarmCommand::Disarm(words)) => {
+            runtime(1)?.block_on(alarm::disarm(globals, &words.words, to))
+        }
+        Command::Check(CheckCommand::Perf(args)) => {
+            runtime(2)?.block_on(check::perf(globals, args, to))
+        }
+        Command::Check(CheckCommand::Datascale(_)) => later("check datascale"),
+        Command::Version(_) => version(to),
+        Command::Completion(words) => completion::completion(&words.words, to),
+        Command::Options(_) | Command::Help(_) => {
+            to.out.write_all(help::options().as_bytes())?;
+            Ok(())
+        }
+        Command::Defrag(_) => later("defrag"),
+        Command::MoveLeader(_) => later("move-leader"),
+        Command::Watch(_) => later("watch"),
+        Command::Lease(_) => later("lease"),
+        Command::Snapshot(_) => later("snapshot"),
+        Command::MakeMirror(_) => later("make-mirror"),
+        Command::Lock(_) => later("lock"),
+        Command::Elect(_) => later("elect"),
+        Command::Auth(_) => later("auth"),
+        Command::User(_) => later("user"),
+        Command::Role(_) => later("role"),
+        Command::Downgrade(_) => later("downgrade"),
+    }
+}
+
+fn version(to: &mut Streams<'_>) -> Outcome {
+    let (api_version, _) = ETCD_VERSION.rsplit_once('.').unwrap_or((ETCD_VERSION, ""));
+    writeln!(to.out, "kvctl version: {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(to.out, "API version: {api_version}")?;
+    Ok(())
+}
+
+fn later(command: &str) -> Outcome {
+    Err(Failure::error(format!(
+        "this version of kvctl does not have the command '{command}' yet"
+    )))
+}
+
+fn runtime(threads: usize) -> Result<Runtime, Failure> {
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder
+        .enable_all()
+        .build()
+        .map_err(|err| Failure::error(format!("cannot start: {err}")))
+}
+
+/// `l` or `s`: whether a read may be answered by one member alone.
+fn is_serializable(consistency: &str) -> Result<bool, Failure> {
+    match consistency {
+        "l" => Ok(false),
+        "s" => Ok(true),
+        other => {
+            let quoted = crate::go_text::quote::quote(other.as_bytes());
+            Err(Failure::bad_feature(format!(
+                "unknown consistency flag {quoted}"
+            )))
+        }
+    }
+}
+
+/// The bytes of a word, which need not be text.
+fn bytes(word: &OsString) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt as _;
+    word.as_bytes().to_vec()
+}

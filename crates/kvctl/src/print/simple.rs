@@ -1,0 +1,155 @@
+//! `simple`: what a person reads; keys and values on lines of their own.
+
+use kvd_client::pb::response_op::Response;
+use kvd_client::pb::{
+    AlarmResponse, AlarmType, DeleteRangeResponse, MemberListResponse, PutResponse, TxnResponse,
+};
+use kvd_client::{KeyValue, RangeResponse};
+
+use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, decode, table};
+use crate::failure::Outcome;
+
+pub(super) struct Simple {
+    hex: bool,
+    values_only: bool,
+}
+
+impl Simple {
+    pub(super) fn new(hex: bool) -> Self {
+        Simple {
+            hex,
+            values_only: false,
+        }
+    }
+
+    fn pair(&self, to: &mut Streams<'_>, kv: &KeyValue) -> Outcome {
+        if !self.values_only {
+            self.line(to, &kv.key)?;
+        }
+        self.line(to, &kv.value)
+    }
+
+    fn line(&self, to: &mut Streams<'_>, bytes: &[u8]) -> Outcome {
+        if self.hex {
+            for byte in bytes {
+                write!(to.out, "\\x{byte:02x}")?;
+            }
+        } else {
+            to.out.write_all(bytes)?;
+        }
+        to.out.write_all(b"\n")?;
+        Ok(())
+    }
+}
+
+fn rows(to: &mut Streams<'_>, rows: Vec<Vec<String>>) -> Outcome {
+    for row in rows {
+        writeln!(to.out, "{}", row.join(", "))?;
+    }
+    Ok(())
+}
+
+impl Printer for Simple {
+    fn name(&self) -> &'static str {
+        "simple"
+    }
+
+    fn print_values_only(&mut self) -> bool {
+        self.values_only = true;
+        true
+    }
+
+    fn put(&self, to: &mut Streams<'_>, answer: &PutResponse) -> Outcome {
+        writeln!(to.out, "OK")?;
+        answer.prev_kv.iter().try_for_each(|kv| self.pair(to, kv))
+    }
+
+    fn get(&self, to: &mut Streams<'_>, answer: &RangeResponse) -> Outcome {
+        decode(answer)?.iter().try_for_each(|kv| self.pair(to, kv))
+    }
+
+    fn del(&self, to: &mut Streams<'_>, answer: &DeleteRangeResponse) -> Outcome {
+        writeln!(to.out, "{}", answer.deleted)?;
+        answer.prev_kvs.iter().try_for_each(|kv| self.pair(to, kv))
+    }
+
+    fn txn(&self, to: &mut Streams<'_>, answer: &TxnResponse) -> Outcome {
+        writeln!(
+            to.out,
+            "{}",
+            if answer.succeeded {
+                "SUCCESS"
+            } else {
+                "FAILURE"
+            }
+        )?;
+        for op in &answer.responses {
+            writeln!(to.out)?;
+            match &op.response {
+                Some(Response::ResponseDeleteRange(del)) => self.del(to, del)?,
+                Some(Response::ResponsePut(put)) => self.put(to, put)?,
+                Some(Response::ResponseRange(get)) => self.get(to, get)?,
+                other => writeln!(to.out, "unexpected response {other:?}")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn alarm(&self, to: &mut Streams<'_>, answer: &AlarmResponse) -> Outcome {
+        for alarm in &answer.alarms {
+            // The text form of the message, in which zero fields do not appear.
+            let mut parts = Vec::new();
+            if alarm.member_id != 0 {
+                parts.push(format!("memberID:{}", alarm.member_id));
+            }
+            if alarm.alarm != 0 {
+                parts.push(format!("alarm:{}", alarm_name(alarm.alarm)));
+            }
+            writeln!(to.out, "{}", parts.join(" "))?;
+        }
+        Ok(())
+    }
+
+    fn member_list(&self, to: &mut Streams<'_>, answer: &MemberListResponse) -> Outcome {
+        rows(to, table::member_rows(answer))
+    }
+
+    fn endpoint_health(&self, to: &mut Streams<'_>, all: &[EndpointHealth]) -> Outcome {
+        for EndpointHealth {
+            endpoint,
+            took,
+            error,
+            ..
+        } in all
+        {
+            if error.is_empty() {
+                writeln!(
+                    to.out,
+                    "{endpoint} is healthy: successfully committed proposal: took = {took}"
+                )?;
+            } else {
+                writeln!(
+                    to.err,
+                    "{endpoint} is unhealthy: failed to commit proposal: {error}"
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn endpoint_status(&self, to: &mut Streams<'_>, all: &[EndpointStatus]) -> Outcome {
+        rows(to, table::status_rows(all))
+    }
+
+    fn endpoint_hashkv(&self, to: &mut Streams<'_>, all: &[EndpointHashKv]) -> Outcome {
+        rows(to, table::hashkv_rows(all))
+    }
+}
+
+/// The name of an alarm, or its number when it has none.
+pub(super) fn alarm_name(alarm: i32) -> String {
+    match AlarmType::try_from(alarm) {
+        Ok(known) => known.as_str_name().to_owned(),
+        Err(_) => alarm.to_string(),
+    }
+}
