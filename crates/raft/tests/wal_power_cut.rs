@@ -1,5 +1,6 @@
-//! Power cuts: a random life of the log on a simulated disk, cut at a random event with un-synced
-//! blocks and names kept or lost at random, then opened again, several lives in a row.
+//! Kills and power cuts: a random life of the log on a simulated disk, ended at a random event (a
+//! power cut keeps or loses un-synced blocks and names at random), then opened again, several
+//! lives in a row.
 //!
 //! What must hold: the log is what some prefix of the changes made it, and that prefix contains
 //! every change that was acknowledged before the cut.
@@ -17,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 const SEEDS: u64 = 400;
-const LIVES: usize = 3;
+const LIVES: usize = 4;
 
 /// What the log should hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,6 +59,8 @@ struct Life {
     models: Vec<Model>,
     /// `(change, events recorded when its callback ran)`.
     acked: Arc<Mutex<Vec<(usize, usize)>>>,
+    /// The first event at which it may end.
+    opened: usize,
 }
 
 impl Life {
@@ -163,9 +166,10 @@ impl Life {
         self.models.push(model);
     }
 
-    /// The disk after a cut, and the model it must be at least.
-    fn cut(self, rng: &mut StdRng) -> (SimDisk, Vec<Model>) {
-        let at = rng.random_range(0..=self.disk.event_count());
+    /// The disk after the end of this life, and the models it may have. A kill keeps what was
+    /// written and not synced within reach of the next life's cut.
+    fn end(self, kill: bool, rng: &mut StdRng) -> (SimDisk, Vec<Model>) {
+        let at = rng.random_range(self.opened..=self.disk.event_count());
         let acked = self.acked.lock().expect("the list");
         let durable = acked
             .iter()
@@ -173,10 +177,11 @@ impl Life {
             .map(|(change, _)| *change);
         // Change `n` made model `n`; model 0 is what the life began with, which is durable.
         let least = durable.max().unwrap_or(0);
-        (
-            self.disk.crash_image(at, rng.random()),
-            self.models[least..].to_vec(),
-        )
+        let disk = match kill {
+            true => self.disk.kill_image(at),
+            false => self.disk.crash_image(at, rng.random()),
+        };
+        (disk, self.models[least..].to_vec())
     }
 }
 
@@ -192,6 +197,7 @@ fn options(disk: &SimDisk, rng: &mut StdRng) -> Options {
 fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut disk = SimDisk::new();
+    let mut killed = false;
     let mut possible = vec![Model::default()];
     for life in 0..=LIVES {
         let wal = Wal::open(options(&disk, &mut rng))
@@ -214,10 +220,14 @@ fn run(seed: u64) {
             wal.committed() <= found.last(),
             "seed {seed}: committed beyond the log"
         );
+        // What was found counts as durable once the log is open. After a power cut it was durable
+        // before, so that the next cut may come during the start as well.
+        let opened = if killed { disk.event_count() } else { 0 };
         let mut this = Life {
             disk: disk.clone(),
             models: vec![found],
             acked: Arc::default(),
+            opened,
         };
         for _ in 0..rng.random_range(0..60) {
             this.change(&wal, &mut rng);
@@ -226,7 +236,8 @@ fn run(seed: u64) {
             }
         }
         drop(wal);
-        (disk, possible) = this.cut(&mut rng);
+        killed = rng.random_bool(0.4);
+        (disk, possible) = this.end(killed, &mut rng);
     }
 }
 

@@ -77,13 +77,32 @@ struct Armed {
 
 #[derive(Debug, Clone)]
 enum Event {
-    Create { path: PathBuf, file: u64 },
-    Rename { from: PathBuf, to: PathBuf },
-    Remove { path: PathBuf },
-    SyncDir { dir: PathBuf },
-    Write { file: u64, offset: u64, bytes: Bytes },
-    Resize { file: u64, bytes: u64 },
-    Sync { file: u64 },
+    Create {
+        path: PathBuf,
+        file: u64,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    SyncDir {
+        dir: PathBuf,
+    },
+    Write {
+        file: u64,
+        offset: u64,
+        bytes: Bytes,
+    },
+    Resize {
+        file: u64,
+        bytes: u64,
+    },
+    Sync {
+        file: u64,
+    },
 }
 
 impl SimDisk {
@@ -94,14 +113,19 @@ impl SimDisk {
 
     /// A disk that holds these files, all durable.
     pub fn with_files(files: BTreeMap<PathBuf, Vec<u8>>) -> SimDisk {
-        let mut state = State { base: files.clone(), ..State::default() };
+        let mut state = State {
+            base: files.clone(),
+            ..State::default()
+        };
         for (path, content) in files {
             let file = state.next_file;
             state.next_file += 1;
             state.names.insert(path, file);
             state.files.insert(file, content);
         }
-        SimDisk { state: Arc::new(Mutex::new(state)) }
+        SimDisk {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// How many events are recorded. Whoever learns of a durable write notes this number: an
@@ -122,11 +146,35 @@ impl SimDisk {
         SimDisk::with_files(replay.cut(&mut rng))
     }
 
+    /// The disk as a process killed right after the first `events` events leaves it: everything
+    /// is there to be read, but what was not synced can still be lost in a later
+    /// [`SimDisk::crash_image`].
+    pub fn kill_image(&self, events: usize) -> SimDisk {
+        let state = self.state.lock();
+        let image = SimDisk::with_files(state.base.clone());
+        let mut killed = image.state.lock();
+        killed.events = state.events.iter().take(events).cloned().collect();
+        killed.next_file = state.next_file;
+        for event in state.events.iter().take(events) {
+            apply_name(&mut killed.names, event);
+            if let Event::Write { file, .. } | Event::Resize { file, .. } = event {
+                let content = killed.files.entry(*file).or_default();
+                apply_content(content, event, &mut || true);
+            }
+        }
+        drop(killed);
+        image
+    }
+
     /// The content of every file as a reader sees it now.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let state = self.state.lock();
         let content = |file: &u64| state.files.get(file).cloned().unwrap_or_default();
-        state.names.iter().map(|(path, file)| (path.clone(), content(file))).collect()
+        state
+            .names
+            .iter()
+            .map(|(path, file)| (path.clone(), content(file)))
+            .collect()
     }
 
     /// Arms a fault: `skip` calls pass the point first. An error strikes every later call until
@@ -149,7 +197,13 @@ impl SimDisk {
     fn strike(&self, point: FaultPoint) -> io::Result<()> {
         let mut pause = Duration::ZERO;
         let mut errno = None;
-        for armed in self.state.lock().faults.iter_mut().filter(|armed| armed.point == point) {
+        for armed in self
+            .state
+            .lock()
+            .faults
+            .iter_mut()
+            .filter(|armed| armed.point == point)
+        {
             if armed.skip > 0 {
                 armed.skip -= 1;
                 continue;
@@ -180,14 +234,23 @@ impl Disk for SimDisk {
         state.next_file += 1;
         state.names.insert(path.to_owned(), file);
         state.files.insert(file, Vec::new());
-        state.events.push(Event::Create { path: path.to_owned(), file });
-        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+        state.events.push(Event::Create {
+            path: path.to_owned(),
+            file,
+        });
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.state.lock();
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -195,20 +258,27 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), file);
-        state.events.push(Event::Rename { from: from.to_owned(), to: to.to_owned() });
+        state.events.push(Event::Rename {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        });
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
-        state.events.push(Event::Remove { path: path.to_owned() });
+        state.events.push(Event::Remove {
+            path: path.to_owned(),
+        });
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.strike(FaultPoint::SyncDir)?;
-        self.state.lock().events.push(Event::SyncDir { dir: dir.to_owned() });
+        self.state.lock().events.push(Event::SyncDir {
+            dir: dir.to_owned(),
+        });
         Ok(())
     }
 
@@ -243,7 +313,9 @@ impl SimFile {
         if bytes <= old {
             return old;
         }
-        let granted = state.space_left.map_or(bytes - old, |left| left.min(bytes - old));
+        let granted = state
+            .space_left
+            .map_or(bytes - old, |left| left.min(bytes - old));
         if let Some(left) = &mut state.space_left {
             *left -= granted;
         }
@@ -258,7 +330,11 @@ impl SimFile {
             return Err(io::Error::from_raw_os_error(28));
         }
         let file = self.file;
-        state.files.entry(file).or_default().truncate(bytes as usize);
+        state
+            .files
+            .entry(file)
+            .or_default()
+            .truncate(bytes as usize);
         state.events.push(Event::Resize { file, bytes });
         Ok(())
     }
@@ -275,8 +351,16 @@ impl DiskFile for SimFile {
         let start = (offset as usize).min(content.len());
         content[start..start + fits].copy_from_slice(&bytes[..fits]);
         let bytes = Bytes::copy_from_slice(&bytes[..fits]);
-        state.events.push(Event::Write { file: self.file, offset, bytes });
-        if reached < end { Err(io::Error::from_raw_os_error(28)) } else { Ok(()) }
+        state.events.push(Event::Write {
+            file: self.file,
+            offset,
+            bytes,
+        });
+        if reached < end {
+            Err(io::Error::from_raw_os_error(28))
+        } else {
+            Ok(())
+        }
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -291,12 +375,22 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.disk.strike(FaultPoint::Sync)?;
-        self.disk.state.lock().events.push(Event::Sync { file: self.file });
+        self.disk
+            .state
+            .lock()
+            .events
+            .push(Event::Sync { file: self.file });
         Ok(())
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.disk.state.lock().files.get(&self.file).map_or(0, |content| content.len() as u64))
+        Ok(self
+            .disk
+            .state
+            .lock()
+            .files
+            .get(&self.file)
+            .map_or(0, |content| content.len() as u64))
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
@@ -305,7 +399,11 @@ impl DiskFile for SimFile {
 
     fn preallocate(&self, bytes: u64) -> io::Result<()> {
         self.disk.strike(FaultPoint::Preallocate)?;
-        if self.size()? >= bytes { Ok(()) } else { self.resize(bytes) }
+        if self.size()? >= bytes {
+            Ok(())
+        } else {
+            self.resize(bytes)
+        }
     }
 }
 
@@ -322,8 +420,12 @@ impl Replay {
         // The numbers are those that `with_files` gave.
         let numbered = || base.iter().zip(0..);
         Replay {
-            names: numbered().map(|((path, _), file)| (path.clone(), file)).collect(),
-            files: numbered().map(|((_, content), file)| (file, content.clone())).collect(),
+            names: numbered()
+                .map(|((path, _), file)| (path.clone(), file))
+                .collect(),
+            files: numbered()
+                .map(|((_, content), file)| (file, content.clone()))
+                .collect(),
             waiting_names: Vec::new(),
             waiting: BTreeMap::new(),
         }
@@ -371,7 +473,10 @@ impl Replay {
         }
         let files = &mut self.files;
         let content = |file| files.get(&file).cloned().unwrap_or_default();
-        self.names.into_iter().map(|(path, file)| (path, content(file))).collect()
+        self.names
+            .into_iter()
+            .map(|(path, file)| (path, content(file)))
+            .collect()
     }
 }
 
@@ -462,21 +567,60 @@ mod tests {
             let image = disk.crash_image(disk.event_count(), seed).files();
             let content = &image[&path("a")];
             for block in content.chunks(4096) {
-                assert!(block.iter().all(|byte| *byte == block[0]), "seed {seed}: a torn block");
+                assert!(
+                    block.iter().all(|byte| *byte == block[0]),
+                    "seed {seed}: a torn block"
+                );
             }
             mixed += usize::from(content.contains(&1) && content.contains(&2));
         }
-        assert!(mixed > 10, "only {mixed} of 100 images mix old and new blocks");
+        assert!(
+            mixed > 10,
+            "only {mixed} of 100 images mix old and new blocks"
+        );
     }
 
     #[test]
     fn an_unsynced_name_is_sometimes_lost() {
         let disk = SimDisk::new();
-        disk.create(&path("a")).expect("create").sync_data().expect("sync");
+        disk.create(&path("a"))
+            .expect("create")
+            .sync_data()
+            .expect("sync");
         let kept = (0..100)
-            .filter(|seed| !disk.crash_image(disk.event_count(), *seed).files().is_empty())
+            .filter(|seed| {
+                !disk
+                    .crash_image(disk.event_count(), *seed)
+                    .files()
+                    .is_empty()
+            })
             .count();
         assert!((10..90).contains(&kept), "kept in {kept} of 100 images");
+    }
+
+    #[test]
+    fn a_killed_process_leaves_what_a_later_power_cut_can_take() {
+        let disk = SimDisk::new();
+        let file = disk.create(&path("a")).expect("create");
+        disk.sync_dir(Path::new("/d")).expect("sync the directory");
+        file.write_at(b"abc", 0).expect("write");
+        let events = disk.event_count();
+        file.write_at(b"xyz", 0).expect("after the kill");
+        let killed = disk.kill_image(events);
+        assert_eq!(killed.files()[&path("a")], b"abc");
+        let lost = |disk: &SimDisk| {
+            let images = (0..50).map(|seed| disk.crash_image(disk.event_count(), seed));
+            images
+                .filter(|image| image.files()[&path("a")].is_empty())
+                .count()
+        };
+        assert!(lost(&killed) > 0);
+        killed
+            .open(&path("a"))
+            .expect("open")
+            .sync_data()
+            .expect("sync");
+        assert_eq!(lost(&killed), 0);
     }
 
     #[test]
@@ -497,7 +641,10 @@ mod tests {
         let file = disk.create(&path("a")).expect("create");
         disk.inject(FaultPoint::Sync, 1, Fault::Errno(5));
         file.sync_data().expect("skipped");
-        assert_eq!(file.sync_data().expect_err("struck").raw_os_error(), Some(5));
+        assert_eq!(
+            file.sync_data().expect_err("struck").raw_os_error(),
+            Some(5)
+        );
         disk.heal();
         file.sync_data().expect("healed");
     }
