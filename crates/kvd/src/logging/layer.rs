@@ -31,7 +31,10 @@ pub fn init(settings: &LogSettings) -> Result<Guard, StartError> {
         let (file, line) = panic
             .location()
             .map_or(("", 0), |at| (at.file(), at.line()));
-        let message = panic.payload_as_str().unwrap_or("unknown");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or(payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("unknown");
         tracing::error!(target: FATAL, file, line, "panic: {message}");
     }));
     Ok(guard)
