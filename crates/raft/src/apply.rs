@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -19,6 +20,25 @@ use crate::type_config::{EntryPayload, LogId, SnapshotMeta, StoredMembership, Ty
 /// Most entries given to the state machine in one call.
 const ENTRIES_MAX: usize = 64;
 
+/// How far the state machine is, to be read without a lock.
+#[derive(Default)]
+pub(crate) struct Progress {
+    index: AtomicU64,
+    term: AtomicU64,
+}
+
+impl Progress {
+    fn advance(&self, applied: &LogId) {
+        self.index.store(applied.index, Ordering::Release);
+        self.term.store(applied.leader_id.term, Ordering::Release);
+    }
+
+    /// The index up to which entries are applied, if one of `term` is among them.
+    pub(crate) fn in_term(&self, term: u64) -> Option<u64> {
+        (self.term.load(Ordering::Acquire) == term).then(|| self.index.load(Ordering::Acquire))
+    }
+}
+
 /// openraft's state machine: keeps the position, passes everything else on.
 pub(crate) struct Applier {
     /// Only openraft's apply task takes this lock, and the thread that installs for it.
@@ -27,6 +47,7 @@ pub(crate) struct Applier {
     membership: StoredMembership,
     encoder: PositionEncoder,
     status: Arc<watch::Sender<Status>>,
+    progress: Arc<Progress>,
     /// Whether peers may ask for snapshots; before that only the position is of interest.
     serving: bool,
 }
@@ -36,6 +57,7 @@ impl Applier {
     pub(crate) fn new(
         machine: Box<dyn StateMachine>,
         status: Arc<watch::Sender<Status>>,
+        progress: Arc<Progress>,
     ) -> Result<Applier> {
         let (applied, membership) = match machine.position() {
             Some(bytes) => {
@@ -51,6 +73,7 @@ impl Applier {
             membership,
             encoder,
             status,
+            progress,
             serving: false,
         };
         applier.publish();
@@ -97,6 +120,7 @@ impl Applier {
 
     fn publish(&self) {
         let Some(applied) = self.applied else { return };
+        self.progress.advance(&applied);
         self.status.send_if_modified(|status| {
             status.applied_index = applied.index;
             status.commit_index = status.commit_index.max(applied.index);

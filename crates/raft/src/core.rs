@@ -7,7 +7,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::apply::Applier;
+use crate::apply::{Applier, Progress};
 use crate::error::Error;
 use crate::log_store::LogStore;
 use crate::options::{Options, ProposeFailure};
@@ -27,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) raft: Raft,
     /// Written by the apply task (what is applied, faults) and by the watcher (everything else).
     pub(crate) status: Arc<watch::Sender<Status>>,
+    /// Written by the apply task.
+    pub(crate) progress: Arc<Progress>,
     pub(crate) peers: Arc<Peers>,
     /// When the leader was last heard of; written by the peer service.
     pub(crate) contact: Arc<Contact>,

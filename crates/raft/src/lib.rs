@@ -66,6 +66,7 @@ mod node;
 mod options;
 mod read_index;
 mod responder;
+mod runtime;
 mod snapshot;
 mod state_machine;
 mod status;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::apply::Applier;
+use crate::apply::{Applier, Progress};
 use crate::batcher::{Batcher, Proposer, Queue};
 use crate::change;
 use crate::core::{Core, Raft};
@@ -75,7 +75,9 @@ impl Node {
             ..Status::default()
         };
         let status = Arc::new(watch::Sender::new(status));
-        let applier = Applier::new(Box::new(state_machine), status.clone())?;
+        let progress = Arc::new(Progress::default());
+        let machine = Box::new(state_machine);
+        let applier = Applier::new(machine, status.clone(), progress.clone())?;
         let identity = Identity {
             cluster_id: options.cluster_id,
             member_id: options.member_id,
@@ -102,6 +104,7 @@ impl Node {
             options,
             raft,
             status,
+            progress,
             peers,
             contact,
             log,

@@ -4,13 +4,16 @@
 //! round is under way at a time, and everyone who asked before it began shares its answer: who
 //! asks during a round shares the next, because an answer from a round that began earlier might
 //! miss a write that was acknowledged meanwhile.
+//!
+//! A leader without other voters needs to ask nobody: nobody can be elected without it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kvd_api::pb::kvdpeerpb as pb;
-use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::RaftError;
+use openraft::{ReadPolicy, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -52,6 +55,9 @@ pub(crate) struct ReadIndex {
 impl ReadIndex {
     /// The index that must be applied before a read that starts now.
     pub(crate) async fn get(&self, core: &Arc<Core>) -> Result<u64> {
+        if let Some(index) = of_sole_voter(core) {
+            return Ok(index);
+        }
         let receiver = {
             let mut state = self.state.lock();
             if state.running {
@@ -153,6 +159,30 @@ async fn run_round(core: &Core) -> Round {
             },
         }
     }
+}
+
+/// The answer of a leader that is the only voter, once it has applied an entry of its own term:
+/// what it answered itself was applied before, and what earlier leaders committed lies below that
+/// entry. The membership is read as openraft has it now: it takes effect when it is appended, so
+/// that a second voter is seen here before it can vote.
+fn of_sole_voter(core: &Core) -> Option<u64> {
+    let metrics = core.raft().server_metrics();
+    let metrics = metrics.borrow_watched();
+    if metrics.state != ServerState::Leader || !core.status.borrow().running {
+        return None;
+    }
+    let [voters] = metrics
+        .membership_config
+        .membership()
+        .get_joint_config()
+        .as_slice()
+    else {
+        return None;
+    };
+    let is_sole = voters.len() == 1 && voters.contains(&core.options.member_id);
+    is_sole
+        .then(|| core.progress.in_term(metrics.vote.leader_id.term))
+        .flatten()
 }
 
 /// Asks whoever leads. `None`: there was no answer, ask again.

@@ -8,6 +8,7 @@ use openraft::vote::RaftLeaderId;
 
 use crate::commands::Commands;
 use crate::responder::Callback;
+use crate::runtime::Runtime;
 
 /// kvd's choice of openraft's parameters: one leader a term (as in the Raft thesis and in etcd),
 /// 64-bit member ids and terms, framed commands as the content of an entry.
@@ -24,8 +25,7 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = Vote;
     type Payload = EntryPayload;
     type Entry = Entry;
-    #[allow(deprecated)] // The replacement would be a dependency on openraft's own part.
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = Callback<T>
     where

@@ -173,6 +173,47 @@ fn a_member_of_another_cluster_is_refused() {
     cluster.members[place].kill();
 }
 
+/// A transfer that is interrupted anywhere leaves nothing behind that disturbs the next one.
+#[test]
+fn interrupted_snapshots_are_sent_again_and_leave_no_files() {
+    let setup = Setup {
+        snapshot_count: 20,
+        catchup_entries: 5,
+        ..Setup::default()
+    };
+    let mut cluster = Cluster::start(3, setup);
+    let away = cluster.follower();
+    let behind = cluster.members[away].status().last_index;
+    cluster.members[away].kill();
+    let leader = cluster.leader();
+    let large = vec![3; 256 << 10];
+    eventually("the log is purged", || {
+        let id = cluster.new_id();
+        cluster.members[leader].propose(id, &large);
+        eventually("applied", || {
+            cluster.members[leader].state.has(id).then_some(())
+        });
+        let enough = cluster.members[leader].state.count() > 100;
+        let purged = cluster.members[leader].status().purged_index > behind + 10;
+        (enough && purged).then_some(())
+    });
+    for _ in 0..3 {
+        cluster.members[away].start(None);
+        let state = cluster.members[away].state.clone();
+        eventually("a transfer has begun", || {
+            let begun = cluster.members[away].received_files() > 0;
+            (begun || state.installs.load(Ordering::SeqCst) > 0).then_some(())
+        });
+        cluster.members[away].kill();
+    }
+    cluster.members[away].start(None);
+    cluster.converge(100);
+    assert!(cluster.members[away].state.installs.load(Ordering::SeqCst) > 0);
+    eventually("no file is left", || {
+        (cluster.members[away].received_files() == 0).then_some(())
+    });
+}
+
 #[test]
 fn a_fault_of_the_state_machine_stops_the_member_and_the_others_go_on() {
     let cluster = Cluster::start(3, Setup::default());

@@ -155,6 +155,13 @@ impl TestMember {
         runtime.shutdown_background();
     }
 
+    /// Files in the folder for received snapshots.
+    pub(crate) fn received_files(&self) -> usize {
+        std::fs::read_dir(self.dir.join("snapshots"))
+            .expect("made at start")
+            .count()
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
     }
