@@ -263,6 +263,21 @@ impl Core {
         self.alarms.list(AlarmType::None)
     }
 
+    /// Sets the gauges that are read from the store when somebody asks for them.
+    pub fn collect_metrics(&self) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.mvcc_db_size.set(gauge(self.store.size()));
+        metrics.mvcc_db_size_in_use.set(gauge(self.store.size_in_use()));
+        metrics.quota_backend_bytes.set(self.config.quota());
+        metrics.debugging_mvcc_keys.set(gauge(self.store.keys_count()));
+        metrics.debugging_mvcc_current_revision.set(self.store.current_revision());
+        metrics.debugging_mvcc_compact_revision.set(self.store.compacted_revision());
+        if let Some(version) = crate::apply::cluster_version(&self.store) {
+            metrics.set_cluster_version(&version);
+        }
+    }
+
     /// From now on new requests are refused with `server stopped`.
     pub fn stop_accepting(&self) {
         self.phase.store(STOPPING, Ordering::Release);

@@ -31,5 +31,6 @@ pub const CATCHUP_ENTRIES: u64 = 5_000;
 pub const SNAPSHOT_COUNT: u64 = 10_000;
 /// Keys that a range answers on the thread that took it; a larger one goes to the blocking pool.
 pub const INLINE_RANGE_KEYS: i64 = 2_000;
-/// Longest time that stopping may take before connections are cut.
-pub const STOP_DEADLINE: Duration = Duration::from_millis(4_500);
+/// Longest time that requests under way may take when the member stops, before their connections
+/// are cut.
+pub const DRAIN_DEADLINE: Duration = Duration::from_millis(1_500);

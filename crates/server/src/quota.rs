@@ -55,11 +55,17 @@ mod tests {
     use super::*;
 
     fn put(key: &'static str, value: &'static str) -> PutRequest {
-        PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+        PutRequest {
+            key: key.into(),
+            value: value.into(),
+            ..Default::default()
+        }
     }
 
     fn op(request: request_op::Request) -> RequestOp {
-        RequestOp { request: Some(request) }
+        RequestOp {
+            request: Some(request),
+        }
     }
 
     #[test]
@@ -88,10 +94,16 @@ mod tests {
 
     #[test]
     fn requests_that_cannot_grow_the_store_cost_nothing() {
-        let delete = DeleteRangeRequest { key: "a".into(), ..Default::default() };
+        let delete = DeleteRangeRequest {
+            key: "a".into(),
+            ..Default::default()
+        };
         assert_eq!(cost(&Request::DeleteRange(delete.clone())), 0);
         let txn = TxnRequest {
-            success: vec![op(request_op::Request::RequestDeleteRange(delete)), RequestOp::default()],
+            success: vec![
+                op(request_op::Request::RequestDeleteRange(delete)),
+                RequestOp::default(),
+            ],
             ..Default::default()
         };
         assert_eq!(cost(&Request::Txn(txn)), 0);

@@ -86,6 +86,7 @@ impl Server {
             on_applied: Arc::new(move |index| {
                 applied_sender.send_replace(index);
             }),
+            metrics: Arc::clone(&metrics),
         });
         let options = raft_options(&config, &identity, &store, &waiters, &metrics);
         let node = Node::start(options, applier, bootstrap).await?;
@@ -176,21 +177,21 @@ impl Server {
         wait_failed(&mut self.failed.clone()).await
     }
 
-    /// Refuses new requests and hands leadership over when this member leads and another can.
-    /// Requests that are under way may still finish.
-    pub async fn drain(&self) {
+    /// Hands leadership over when this member leads and another can. Requests that are under way
+    /// go on: they are forwarded to the new leader.
+    pub async fn hand_over(&self) {
         let status = self.core.status();
-        if status.role == Role::Leader && status.voters.len() > 1 {
-            let transfer = self.core.node().transfer_leadership(None);
-            match tokio::time::timeout(TRANSFER_DEADLINE, transfer).await {
-                Ok(Ok(leader)) => {
-                    tracing::info!(new_leader = format!("{leader:x}"), "leadership handed over");
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "leadership could not be handed over"),
-                Err(_) => tracing::warn!("no other member took leadership over in time"),
-            }
+        if status.role != Role::Leader || status.voters.len() < 2 {
+            return;
         }
-        self.core.stop_accepting();
+        let transfer = self.core.node().transfer_leadership(None);
+        match tokio::time::timeout(TRANSFER_DEADLINE, transfer).await {
+            Ok(Ok(leader)) => {
+                tracing::info!(new_leader = format!("{leader:x}"), "leadership handed over");
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "leadership could not be handed over"),
+            Err(_) => tracing::warn!("no other member took leadership over in time"),
+        }
     }
 
     /// Stops consensus, writes back what is only in memory and closes the files.

@@ -79,8 +79,12 @@ impl Alarms {
 
     fn list_number(&self, kind: i32) -> Vec<AlarmMember> {
         let active = self.active.read();
-        let wanted = active.iter().filter(|(alarm, _)| kind == 0 || *alarm == kind);
-        wanted.map(|&(alarm, member_id)| AlarmMember { member_id, alarm }).collect()
+        let wanted = active
+            .iter()
+            .filter(|(alarm, _)| kind == 0 || *alarm == kind);
+        wanted
+            .map(|&(alarm, member_id)| AlarmMember { member_id, alarm })
+            .collect()
     }
 
     /// Refuses what may not be applied while alarms are active.
@@ -91,9 +95,10 @@ impl Alarms {
             return Ok(());
         }
         let changes_keys = match request {
-            Request::Put(_) | Request::DeleteRange(_) | Request::Txn(_) | Request::Compaction(_) => {
-                true
-            }
+            Request::Put(_)
+            | Request::DeleteRange(_)
+            | Request::Txn(_)
+            | Request::Compaction(_) => true,
             Request::Alarm(_) | Request::PublishMember(_) | Request::SetClusterVersion(_) => false,
         };
         if changes_keys && self.is_active(AlarmType::Corrupt) {
@@ -107,7 +112,10 @@ impl Alarms {
 
     /// Lists, raises or clears alarms; the response holds those that were found or changed.
     pub(super) fn apply(&self, writer: &mut Writer, request: &AlarmRequest) -> AlarmResponse {
-        let alarm = AlarmMember { member_id: request.member_id, alarm: request.alarm };
+        let alarm = AlarmMember {
+            member_id: request.member_id,
+            alarm: request.alarm,
+        };
         let alarms = match AlarmAction::try_from(request.action) {
             Ok(AlarmAction::Get) => self.list_number(request.alarm),
             Ok(AlarmAction::Activate) if request.alarm == AlarmType::None as i32 => Vec::new(),
@@ -127,11 +135,17 @@ impl Alarms {
             }
             Err(_) => Vec::new(),
         };
-        AlarmResponse { header: None, alarms }
+        AlarmResponse {
+            header: None,
+            alarms,
+        }
     }
 }
 
 /// The bit of a kind of alarm. Kinds that nobody knows yet have none: they are only listed.
 fn bit(kind: i32) -> u32 {
-    u32::try_from(kind).ok().and_then(|kind| 1_u32.checked_shl(kind)).unwrap_or(0)
+    u32::try_from(kind)
+        .ok()
+        .and_then(|kind| 1_u32.checked_shl(kind))
+        .unwrap_or(0)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvd_api::pb::kvdcommandpb::Command;
@@ -14,6 +15,7 @@ use super::alarm::Alarms;
 use super::outcome::{Applied, Failure, Outcome};
 use super::{cluster, kv, txn};
 use crate::error::Error;
+use crate::metrics::{Metrics, Outcomes};
 
 /// Who waits for the results of commands.
 pub trait Answers: Send + Sync {
@@ -43,11 +45,14 @@ pub struct Parts {
     pub answers: Arc<dyn Answers>,
     /// Told the log index up to which everything can be read, after each change of it.
     pub on_applied: Arc<dyn Fn(u64) + Send + Sync>,
+    /// Where durations are counted. The only clock that is read here; no result depends on it.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The replicated state: everything that changes it comes through here, in the order of the log.
 pub struct Applier {
     pub(super) parts: Parts,
+    durations: Durations,
     /// Results of the entries of one call; kept for its capacity.
     results: Vec<(u64, Result<Applied, Error>)>,
 }
@@ -58,13 +63,21 @@ impl Applier {
         if let Some(position) = parts.store.applied() {
             (parts.on_applied)(position.index);
         }
-        Applier { parts, results: Vec::new() }
+        let durations = Durations::new(&parts.metrics);
+        Applier {
+            parts,
+            durations,
+            results: Vec::new(),
+        }
     }
 
     /// Applies one command and keeps its result for who waits for it.
     fn command(&mut self, index: u64, request_id: u64, command: Bytes) -> Result<(), Fault> {
         let command = Command::decode(command).map_err(|error| {
-            Fault::with_source(format!("a command of log entry {index} cannot be decoded"), error)
+            Fault::with_source(
+                format!("a command of log entry {index} cannot be decoded"),
+                error,
+            )
         })?;
         let Some(request) = command.request else {
             return Err(Fault::new(format!(
@@ -72,11 +85,14 @@ impl Applier {
             )));
         };
         let is_awaited = request_id != 0 && self.parts.answers.is_awaited(request_id);
+        let started = Instant::now();
+        let kind = Kind::of(&request);
         let result = match self.request(request, is_awaited) {
             Ok(applied) => Ok(applied),
             Err(Failure::Answer(error)) => Err(error),
             Err(Failure::Fault(fault)) => return Err(fault),
         };
+        self.durations.observe(kind, &result, started.elapsed());
         if is_awaited {
             self.results.push((request_id, result));
         }
@@ -84,7 +100,12 @@ impl Applier {
     }
 
     fn request(&mut self, request: Request, is_awaited: bool) -> Outcome<Applied> {
-        let Parts { writer, store, alarms, .. } = &mut self.parts;
+        let Parts {
+            writer,
+            store,
+            alarms,
+            ..
+        } = &mut self.parts;
         alarms.admit(&request)?;
         match request {
             Request::Put(mut put) => {
@@ -132,7 +153,9 @@ impl StateMachine for Applier {
             self.entry(entry)?;
         }
         let Position { index, bytes } = position;
-        self.parts.writer.commit(kvd_mvcc::Position { index, bytes });
+        self.parts
+            .writer
+            .commit(kvd_mvcc::Position { index, bytes });
         (self.parts.on_applied)(index);
         if !self.results.is_empty() {
             self.parts.answers.answer(&mut self.results);
@@ -150,7 +173,13 @@ impl StateMachine for Applier {
 
     fn install(&mut self, file: &Path, position: Position) -> Result<(), Fault> {
         let Position { index, bytes } = position;
-        let Parts { writer, store, alarms, on_applied, .. } = &mut self.parts;
+        let Parts {
+            writer,
+            store,
+            alarms,
+            on_applied,
+            ..
+        } = &mut self.parts;
         writer
             .install(file, kvd_mvcc::Position { index, bytes })
             .map_err(|error| Fault::with_source("installing a snapshot failed", error))?;
@@ -162,12 +191,65 @@ impl StateMachine for Applier {
     }
 }
 
+/// The kinds of commands, by etcd's names.
+#[derive(Clone, Copy)]
+enum Kind {
+    Put,
+    DeleteRange,
+    Txn,
+    Compaction,
+    Alarm,
+    ClusterMemberAttrSet,
+    ClusterVersionSet,
+}
+
+impl Kind {
+    fn of(request: &Request) -> Kind {
+        match request {
+            Request::Put(_) => Kind::Put,
+            Request::DeleteRange(_) => Kind::DeleteRange,
+            Request::Txn(_) => Kind::Txn,
+            Request::Compaction(_) => Kind::Compaction,
+            Request::Alarm(_) => Kind::Alarm,
+            Request::PublishMember(_) => Kind::ClusterMemberAttrSet,
+            Request::SetClusterVersion(_) => Kind::ClusterVersionSet,
+        }
+    }
+}
+
+/// How long commands take, by [`Kind`].
+struct Durations([Outcomes; 7]);
+
+impl Durations {
+    fn new(metrics: &Metrics) -> Durations {
+        // In the order of `Kind`.
+        let names = [
+            "Put",
+            "DeleteRange",
+            "Txn",
+            "Compaction",
+            "Alarm",
+            "ClusterMemberAttrSet",
+            "ClusterVersionSet",
+        ];
+        Durations(names.map(|name| metrics.apply_outcomes(name)))
+    }
+
+    fn observe(&self, kind: Kind, result: &Result<Applied, Error>, took: Duration) {
+        let compacted = matches!(result, Err(Error::Store(kvd_mvcc::Error::Compacted { .. })));
+        // As in etcd, a compaction that came too late counts as done.
+        self.0[kind as usize].observe(result.is_ok() || compacted, took);
+    }
+}
+
 /// The store's snapshot as Raft sends it.
 struct Snapshot(SnapshotReader);
 
 impl SnapshotSource for Snapshot {
     fn next_chunk(&mut self) -> Result<Option<Bytes>, Fault> {
-        self.0.next_chunk().map_err(|error| Fault::with_source("reading a snapshot failed", error))
+        self.0
+            .next_chunk()
+            .map_err(|error| Fault::with_source("reading a snapshot failed", error))
     }
 
     fn size_hint(&self) -> u64 {

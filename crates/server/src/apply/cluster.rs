@@ -26,7 +26,11 @@ const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 ///
 /// Errors: [`Error::Internal`] when a stored record cannot be read.
 pub fn members(store: &Store) -> Result<Vec<Member>> {
-    store.table_scan(Table::Members).into_iter().map(|(_, record)| decode(record)).collect()
+    store
+        .table_scan(Table::Members)
+        .into_iter()
+        .map(|(_, record)| decode(record))
+        .collect()
 }
 
 /// The version that every member supports, `None` until the first leader has set it.
@@ -58,13 +62,20 @@ pub(super) fn set_members(
         if stored.as_ref() != Some(&record) {
             put_record(writer, &record);
         }
-        if store.table_get(Table::MembersRemoved, &key(member.id)).is_some() {
+        if store
+            .table_get(Table::MembersRemoved, &key(member.id))
+            .is_some()
+        {
             writer.table_delete(Table::MembersRemoved, &key(member.id));
         }
     }
     for id in gone {
         writer.table_delete(Table::Members, &key(id));
-        writer.table_put(Table::MembersRemoved, Bytes::copy_from_slice(&key(id)), Bytes::new());
+        writer.table_put(
+            Table::MembersRemoved,
+            Bytes::copy_from_slice(&key(id)),
+            Bytes::new(),
+        );
     }
     Ok(())
 }
@@ -103,7 +114,10 @@ pub(super) fn set_version(writer: &mut Writer, request: SetClusterVersion) -> Ap
 }
 
 fn member_record(store: &Store, id: u64) -> Result<Option<Member>> {
-    store.table_get(Table::Members, &key(id)).map(decode).transpose()
+    store
+        .table_get(Table::Members, &key(id))
+        .map(decode)
+        .transpose()
 }
 
 fn put_record(writer: &mut Writer, record: &Member) {

@@ -42,7 +42,9 @@ pub(super) fn check_lease(store: &Store, request: &PutRequest) -> Result<(), Wir
 
 /// Whether a lease has been granted and neither revoked nor expired.
 fn lease_exists(store: &Store, lease: i64) -> bool {
-    store.table_get(Table::Lease, &lease.to_be_bytes()).is_some()
+    store
+        .table_get(Table::Lease, &lease.to_be_bytes())
+        .is_some()
 }
 
 /// Whether the put takes its value or its lease from the pair it replaces.
@@ -97,7 +99,8 @@ pub(super) fn delete_range_in(
     txn: &mut WriteTxn<'_>,
     request: &DeleteRangeRequest,
 ) -> Outcome<DeleteRangeResponse> {
-    let (deleted, previous) = txn.delete_range(&request.key, &request.range_end, request.prev_kv)?;
+    let (deleted, previous) =
+        txn.delete_range(&request.key, &request.range_end, request.prev_kv)?;
     let prev_kvs = previous.iter().map(decode).collect::<Result<_, _>>()?;
     Ok(DeleteRangeResponse {
         header: Some(header(revision_in(txn))),
@@ -109,7 +112,11 @@ pub(super) fn delete_range_in(
 /// The revision that an operation in the transaction reports: its own once it has changed
 /// anything, else the current one.
 pub(super) fn revision_in(txn: &WriteTxn<'_>) -> i64 {
-    if txn.changed() { txn.main() } else { txn.main() - 1 }
+    if txn.changed() {
+        txn.main()
+    } else {
+        txn.main() - 1
+    }
 }
 
 /// Schedules a compaction; the records go in the background.
@@ -122,10 +129,15 @@ pub(super) fn compact(
     request: &CompactionRequest,
 ) -> Outcome<Applied> {
     writer.compact(request.revision)?;
-    Ok(Applied::Compacted { revision: store.current_revision() })
+    Ok(Applied::Compacted {
+        revision: store.current_revision(),
+    })
 }
 
 /// A header with nothing but a revision.
 pub(super) fn header(revision: i64) -> ResponseHeader {
-    ResponseHeader { revision, ..ResponseHeader::default() }
+    ResponseHeader {
+        revision,
+        ..ResponseHeader::default()
+    }
 }

@@ -47,7 +47,10 @@ pub(super) struct Pinned<'a> {
 impl<'a> Pinned<'a> {
     /// Pins the current revision.
     pub(super) fn new(store: &'a Store) -> Pinned<'a> {
-        Pinned { store, revision: store.current_revision() }
+        Pinned {
+            store,
+            revision: store.current_revision(),
+        }
     }
 
     /// The pinned revision.
@@ -64,7 +67,10 @@ impl View for Pinned<'_> {
         }
         if options.revision > self.revision {
             let requested = options.revision;
-            return Err(Error::FutureRevision { requested, current: self.revision });
+            return Err(Error::FutureRevision {
+                requested,
+                current: self.revision,
+            });
         }
         let mut result = self.store.range(key, range_end, &options)?;
         result.revision = self.revision;
@@ -89,8 +95,12 @@ pub fn range(view: &(impl View + ?Sized), request: &RangeRequest) -> Result<Rang
         keys_only: request.keys_only && !strips_values,
         ..RangeOptions::default()
     };
-    let RangeResult { kvs, count, revision, .. } =
-        view.range(&request.key, &request.range_end, &options)?;
+    let RangeResult {
+        kvs,
+        count,
+        revision,
+        ..
+    } = view.range(&request.key, &request.range_end, &options)?;
     let mut kvs = arrange(kvs, request)?;
     let mut more = false;
     if let Ok(limit @ 1..) = usize::try_from(request.limit)
@@ -104,8 +114,16 @@ pub fn range(view: &(impl View + ?Sized), request: &RangeRequest) -> Result<Rang
             *kv = without_value(kv)?;
         }
     }
-    let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
-    Ok(RangeResponse { header, kvs, more, count })
+    let header = Some(ResponseHeader {
+        revision,
+        ..ResponseHeader::default()
+    });
+    Ok(RangeResponse {
+        header,
+        kvs,
+        more,
+        count,
+    })
 }
 
 /// How many pairs the store has to yield: one more than asked for tells whether there are more.
@@ -114,7 +132,9 @@ fn limit_at_store(request: &RangeRequest) -> usize {
     if request.limit <= 0 || !is_default_order(request) || has_revision_filters(request) {
         return 0;
     }
-    usize::try_from(request.limit).unwrap_or(usize::MAX).saturating_add(1)
+    usize::try_from(request.limit)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1)
 }
 
 /// Filters and sorts encoded pairs that come in the order of keys.
@@ -151,8 +171,15 @@ fn passes(kv: &KeyValue, request: &RangeRequest) -> bool {
     let within = |revision: i64, min: i64, max: i64| {
         (min == 0 || revision >= min) && (max == 0 || revision <= max)
     };
-    within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
-        && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
+    within(
+        kv.mod_revision,
+        request.min_mod_revision,
+        request.max_mod_revision,
+    ) && within(
+        kv.create_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    )
 }
 
 fn compare(a: &KeyValue, b: &KeyValue, target: SortTarget) -> Ordering {
@@ -166,7 +193,10 @@ fn compare(a: &KeyValue, b: &KeyValue, target: SortTarget) -> Ordering {
 }
 
 fn without_value(encoded: &Bytes) -> Result<Bytes> {
-    let kv = KeyValue { value: Bytes::new(), ..decode(encoded)? };
+    let kv = KeyValue {
+        value: Bytes::new(),
+        ..decode(encoded)?
+    };
     Ok(kv.encode_to_vec().into())
 }
 

@@ -49,9 +49,8 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
 /// Whether a read-only transaction may be answered from local, perhaps stale, state: every
 /// operation is a serializable range. Compares do not count. Source: etcd `IsTxnSerializable`.
 pub fn is_serializable(request: &TxnRequest) -> bool {
-    ops(request).all(
-        |op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable),
-    )
+    ops(request)
+        .all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
 }
 
 fn ops(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
@@ -78,13 +77,13 @@ pub fn read_only_txn(store: &Store, request: &TxnRequest) -> Result<TxnResponse,
     }
 }
 
-fn read_at(
-    pinned: &Pinned<'_>,
-    store: &Store,
-    request: &TxnRequest,
-) -> Result<TxnResponse, Error> {
+fn read_at(pinned: &Pinned<'_>, store: &Store, request: &TxnRequest) -> Result<TxnResponse, Error> {
     let succeeded = holds(pinned, &request.compare)?;
-    let branch = if succeeded { &request.success } else { &request.failure };
+    let branch = if succeeded {
+        &request.success
+    } else {
+        &request.failure
+    };
     let ranges = || {
         branch.iter().filter_map(|op| match &op.request {
             Some(Request::RequestRange(range)) => Some(range),
@@ -100,7 +99,11 @@ fn read_at(
             response: Some(Response::ResponseRange(range(pinned, request)?)),
         });
     }
-    Ok(TxnResponse { header: Some(header(pinned.revision())), succeeded, responses })
+    Ok(TxnResponse {
+        header: Some(header(pinned.revision())),
+        succeeded,
+        responses,
+    })
 }
 
 /// Runs a transaction at one revision.
@@ -125,7 +128,10 @@ pub(super) fn txn(
         deleted: Vec::new(),
     };
     check.txn(&request, &mut choices.iter())?;
-    let mut run = Run { txn: writer.txn(), is_awaited };
+    let mut run = Run {
+        txn: writer.txn(),
+        is_awaited,
+    };
     let mut response = run.txn(request, &mut choices.iter())?;
     let revision = run.txn.end();
     response.header = Some(header(revision));
@@ -145,7 +151,11 @@ fn next(choices: &mut Choices<'_>) -> Outcome<bool> {
 fn choose(view: &Store, request: &TxnRequest, choices: &mut Vec<bool>) -> Result<(), Error> {
     let succeeded = holds(view, &request.compare)?;
     choices.push(succeeded);
-    for op in if succeeded { &request.success } else { &request.failure } {
+    for op in if succeeded {
+        &request.success
+    } else {
+        &request.failure
+    } {
         if let Some(Request::RequestTxn(nested)) = &op.request {
             choose(view, nested, choices)?;
         }
@@ -163,7 +173,11 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn txn(&mut self, request: &'a TxnRequest, choices: &mut Choices<'_>) -> Outcome<()> {
-        let branch = if next(choices)? { &request.success } else { &request.failure };
+        let branch = if next(choices)? {
+            &request.success
+        } else {
+            &request.failure
+        };
         for op in branch {
             match &op.request {
                 Some(Request::RequestRange(range)) => {
@@ -187,9 +201,15 @@ impl<'a> Check<'a> {
         if !keeps_something(put) {
             return Ok(());
         }
-        let options = RangeOptions { keys_only: true, ..RangeOptions::default() };
+        let options = RangeOptions {
+            keys_only: true,
+            ..RangeOptions::default()
+        };
         let is_there = !self.store.range(&put.key, &[], &options)?.kvs.is_empty();
-        let is_deleted = self.deleted.iter().any(|(key, end)| covers(key, end, &put.key));
+        let is_deleted = self
+            .deleted
+            .iter()
+            .any(|(key, end)| covers(key, end, &put.key));
         if !is_there || is_deleted {
             return Err(WireError::KeyNotFound.into());
         }
@@ -217,7 +237,10 @@ fn check_range(request: &RangeRequest, current: i64, compacted: i64) -> Result<(
     } else if requested > current {
         Err(Error::FutureRevision { requested, current })
     } else if requested < compacted {
-        Err(Error::Compacted { requested, compacted })
+        Err(Error::Compacted {
+            requested,
+            compacted,
+        })
     } else {
         Ok(())
     }
@@ -231,7 +254,11 @@ struct Run<'a> {
 impl Run<'_> {
     fn txn(&mut self, request: TxnRequest, choices: &mut Choices<'_>) -> Outcome<TxnResponse> {
         let succeeded = next(choices)?;
-        let branch = if succeeded { request.success } else { request.failure };
+        let branch = if succeeded {
+            request.success
+        } else {
+            request.failure
+        };
         let mut responses = Vec::with_capacity(branch.len());
         for op in branch {
             let response = match op.request {
@@ -242,7 +269,11 @@ impl Run<'_> {
         }
         // The revision of a nested response stays zero, as in etcd.
         let header = Some(ResponseHeader::default());
-        Ok(TxnResponse { header, succeeded, responses })
+        Ok(TxnResponse {
+            header,
+            succeeded,
+            responses,
+        })
     }
 
     fn op(&mut self, request: Request, choices: &mut Choices<'_>) -> Outcome<Response> {

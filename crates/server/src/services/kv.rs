@@ -78,7 +78,11 @@ impl KvService {
 
     async fn delete_range_inner(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse> {
         validate::delete_range(&request)?;
-        match self.core.propose(command::Request::DeleteRange(request)).await? {
+        match self
+            .core
+            .propose(command::Request::DeleteRange(request))
+            .await?
+        {
             Applied::DeleteRange(mut response) => {
                 header::fill(&mut response.header, &self.core);
                 Ok(response)
@@ -110,12 +114,18 @@ impl KvService {
         if is_small_txn(store, &request) {
             return Ok(apply::read_only_txn(store, &request)?);
         }
-        off_thread(store, move |store| Ok(apply::read_only_txn(store, &request)?)).await
+        off_thread(store, move |store| {
+            Ok(apply::read_only_txn(store, &request)?)
+        })
+        .await
     }
 
     async fn compact_inner(&self, request: CompactionRequest) -> Result<CompactionResponse> {
         let CompactionRequest { revision, physical } = request;
-        let result = self.core.propose(command::Request::Compaction(request)).await;
+        let result = self
+            .core
+            .propose(command::Request::Compaction(request))
+            .await;
         // As in etcd, who asks again for a compaction that is under way waits for it, too, before
         // being told that the revision is compacted.
         let scrubbed = match &result {
@@ -134,7 +144,9 @@ impl KvService {
         match result? {
             Applied::Compacted { .. } => {
                 let revision = self.core.store().current_revision();
-                Ok(CompactionResponse { header: Some(self.core.header(revision)) })
+                Ok(CompactionResponse {
+                    header: Some(self.core.header(revision)),
+                })
             }
             other => Err(mismatch("compaction", &other)),
         }
@@ -177,7 +189,10 @@ fn is_small_txn(store: &Store, request: &TxnRequest) -> bool {
         return true;
     }
     let ops = request.success.iter().chain(&request.failure);
-    request.compare.iter().all(|compare| compare.range_end.is_empty())
+    request
+        .compare
+        .iter()
+        .all(|compare| compare.range_end.is_empty())
         && ops.into_iter().all(|op| match &op.request {
             Some(request_op::Request::RequestRange(range)) => range.range_end.is_empty(),
             _ => true,
@@ -199,7 +214,9 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<ResponseStream>, Status> {
-        Ok(Response::new(self.range_stream_inner(request.into_inner()).await?))
+        Ok(Response::new(
+            self.range_stream_inner(request.into_inner()).await?,
+        ))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -210,7 +227,9 @@ impl Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        Ok(Response::new(self.delete_range_inner(request.into_inner()).await?))
+        Ok(Response::new(
+            self.delete_range_inner(request.into_inner()).await?,
+        ))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
@@ -221,6 +240,8 @@ impl Kv for KvService {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        Ok(Response::new(self.compact_inner(request.into_inner()).await?))
+        Ok(Response::new(
+            self.compact_inner(request.into_inner()).await?,
+        ))
     }
 }

@@ -38,12 +38,19 @@ pub(super) fn stream(core: Arc<Core>, request: RangeRequest) -> ResponseStream {
     Box::pin(stream::try_unfold(Some(cursor), move |cursor| {
         let core = Arc::clone(&core);
         async move {
-            let Some(cursor) = cursor else { return Ok::<_, Status>(None) };
+            let Some(cursor) = cursor else {
+                return Ok::<_, Status>(None);
+            };
             let (mut chunk, cursor) = off_thread(core.store(), |store| cursor.chunk(store)).await?;
             if let Some(header) = &mut chunk.header {
                 *header = core.header(header.revision);
             }
-            Ok(Some((RangeStreamResponse { range_response: Some(chunk) }, cursor)))
+            Ok(Some((
+                RangeStreamResponse {
+                    range_response: Some(chunk),
+                },
+                cursor,
+            )))
         }
     }))
 }
@@ -64,9 +71,23 @@ struct Cursor {
 
 impl Cursor {
     fn new(mut request: RangeRequest, chunk_bytes: usize) -> Cursor {
-        let limit = if request.limit > 0 { request.limit } else { i64::MAX };
-        request.limit = if request.count_only { 0 } else { FIRST_CHUNK_KEYS.min(limit) };
-        Cursor { request, limit, sent: 0, revision: 0, chunk_bytes }
+        let limit = if request.limit > 0 {
+            request.limit
+        } else {
+            i64::MAX
+        };
+        request.limit = if request.count_only {
+            0
+        } else {
+            FIRST_CHUNK_KEYS.min(limit)
+        };
+        Cursor {
+            request,
+            limit,
+            sent: 0,
+            revision: 0,
+            chunk_bytes,
+        }
     }
 
     /// Reads the next chunk; returns no cursor with the last one.

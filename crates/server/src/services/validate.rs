@@ -117,7 +117,11 @@ pub fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), WireError> {
 }
 
 fn txn_ops(request: &TxnRequest, ops_max: usize, depth_left: usize) -> Result<(), WireError> {
-    let largest = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let largest = request
+        .compare
+        .len()
+        .max(request.success.len())
+        .max(request.failure.len());
     let Some(ops_left) = ops_max.checked_sub(largest) else {
         return Err(WireError::TooManyOps);
     };
@@ -265,7 +269,9 @@ impl<'a> RangeSet<'a> {
     }
 
     fn last_at_or_before(&self, key: &[u8]) -> Option<(&&'a [u8], &End<'a>)> {
-        self.0.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
+        self.0
+            .range::<[u8], _>((Bound::Unbounded, Bound::Included(key)))
+            .next_back()
     }
 }
 

@@ -12,8 +12,13 @@ use super::harness::{Harness, commands};
 use super::requests;
 use crate::apply::range;
 
-const TABLES: [Table; 5] =
-    [Table::Alarm, Table::Members, Table::MembersRemoved, Table::Cluster, Table::Lease];
+const TABLES: [Table; 5] = [
+    Table::Alarm,
+    Table::Members,
+    Table::MembersRemoved,
+    Table::Cluster,
+    Table::Lease,
+];
 const TXNS: [&str; 6] = [
     "a.version > 1 ? put b 1; del c..; get a.. : put a 2 +prev; get a",
     "b.value = 1 ? (c.mod > 5 ? put c 3 : del d +prev); put e +ignore_value : put e 1",
@@ -35,7 +40,11 @@ fn request(random: &mut StdRng) -> Request {
             ..requests::put(&key(random), &random.random_range(0..100).to_string())
         }),
         8..11 => Request::DeleteRange(DeleteRangeRequest {
-            range_end: if random.random() { requests::bytes("e") } else { requests::bytes("") },
+            range_end: if random.random() {
+                requests::bytes("e")
+            } else {
+                requests::bytes("")
+            },
             prev_kv: random.random(),
             ..requests::delete(&key(random))
         }),
@@ -58,7 +67,9 @@ fn request(random: &mut StdRng) -> Request {
             name: format!("name-{}", random.random_range(0..10)),
             client_urls: vec!["http://localhost:2379".to_owned()],
         }),
-        _ => Request::SetClusterVersion(SetClusterVersion { version: "3.7.0".to_owned() }),
+        _ => Request::SetClusterVersion(SetClusterVersion {
+            version: "3.7.0".to_owned(),
+        }),
     }
 }
 
@@ -77,7 +88,9 @@ fn payload(random: &mut StdRng, first_id: u64) -> Payload {
         }
         _ => {
             let count = random.random_range(1..6);
-            let requests: Vec<_> = (first_id..first_id + count).map(|id| (id, request(random))).collect();
+            let requests: Vec<_> = (first_id..first_id + count)
+                .map(|id| (id, request(random)))
+                .collect();
             commands(&requests)
         }
     }
@@ -86,9 +99,15 @@ fn payload(random: &mut StdRng, first_id: u64) -> Payload {
 /// Everything that members must agree on.
 fn state(harness: &Harness) -> String {
     let store = &harness.store;
-    let tables: Vec<_> = TABLES.iter().map(|table| store.table_scan(*table)).collect();
+    let tables: Vec<_> = TABLES
+        .iter()
+        .map(|table| store.table_scan(*table))
+        .collect();
     let hash = store.hash_kv(0).expect("a hash");
-    let kvs = range(store, &requests::get("\0..")).expect("reads").decode_kvs().expect("valid");
+    let kvs = range(store, &requests::get("\0.."))
+        .expect("reads")
+        .decode_kvs()
+        .expect("valid");
     let position = store.applied();
     let results = harness.kept.results.lock().expect("not poisoned");
     format!(

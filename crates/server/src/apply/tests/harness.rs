@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::apply::{Alarms, Answers, Applied, Applier, Parts};
 use crate::error::Error;
+use crate::metrics::{Level, Metrics};
 
 /// Keeps results until a test looks at them.
 #[derive(Default)]
@@ -49,7 +50,10 @@ pub(super) struct Harness {
 impl Harness {
     pub(super) fn new() -> Harness {
         let dir = tempfile::tempdir().expect("a directory");
-        let options = Options { engine: EngineKind::Memory, ..Options::default() };
+        let options = Options {
+            engine: EngineKind::Memory,
+            ..Options::default()
+        };
         let (store, writer) = kvd_mvcc::open(dir.path(), options).expect("opens");
         let alarms = Arc::new(Alarms::restore(&store).expect("no alarms"));
         let kept = Arc::new(Kept::default());
@@ -62,8 +66,17 @@ impl Harness {
             alarms: Arc::clone(&alarms),
             answers,
             on_applied: Arc::new(move |index| on_applied.store(index, Ordering::Relaxed)),
+            metrics: Arc::new(Metrics::new(Level::Basic, "test")),
         });
-        Harness { applier, store, alarms, kept, applied, index: 0, _dir: dir }
+        Harness {
+            applier,
+            store,
+            alarms,
+            kept,
+            applied,
+            index: 0,
+            _dir: dir,
+        }
     }
 
     /// Applies payloads, one entry each, in one call.
@@ -72,18 +85,34 @@ impl Harness {
         self.index += payloads.len() as u64;
         let entries: Vec<Committed> = (first..)
             .zip(payloads)
-            .map(|(index, payload)| Committed { index, term: 1, payload })
+            .map(|(index, payload)| Committed {
+                index,
+                term: 1,
+                payload,
+            })
             .collect();
         let bytes = Bytes::from(self.index.to_string());
-        self.applier.apply(&entries, Position { index: self.index, bytes })
+        self.applier.apply(
+            &entries,
+            Position {
+                index: self.index,
+                bytes,
+            },
+        )
     }
 
     /// Applies one request in an entry of its own and returns its result.
     pub(super) fn request(&mut self, request: Request) -> Result<Applied, Error> {
         let id = self.index + 1;
-        self.entries(vec![commands(&[(id, request)])]).expect("no fault");
-        let (answered, result) =
-            self.kept.results.lock().expect("not poisoned").pop().expect("a result");
+        self.entries(vec![commands(&[(id, request)])])
+            .expect("no fault");
+        let (answered, result) = self
+            .kept
+            .results
+            .lock()
+            .expect("not poisoned")
+            .pop()
+            .expect("a result");
         assert_eq!(answered, id);
         result
     }
@@ -92,7 +121,10 @@ impl Harness {
 /// The payload of one entry.
 pub(super) fn commands(requests: &[(u64, Request)]) -> Payload {
     let encoded = requests.iter().map(|(id, request)| {
-        let command = Command { request_id: *id, request: Some(request.clone()) };
+        let command = Command {
+            request_id: *id,
+            request: Some(request.clone()),
+        };
         (*id, command.encode_to_vec())
     });
     frame(encoded)

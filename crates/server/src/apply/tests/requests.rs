@@ -19,7 +19,11 @@ pub(super) fn bytes(text: &str) -> Bytes {
 }
 
 pub(super) fn put(key: &str, value: &str) -> PutRequest {
-    PutRequest { key: bytes(key), value: bytes(value), ..Default::default() }
+    PutRequest {
+        key: bytes(key),
+        value: bytes(value),
+        ..Default::default()
+    }
 }
 
 /// `key` or `key..end`; `key..` is all keys from `key` on.
@@ -33,17 +37,28 @@ pub(super) fn span(text: &str) -> (Bytes, Bytes) {
 
 pub(super) fn delete(keys: &str) -> DeleteRangeRequest {
     let (key, range_end) = span(keys);
-    DeleteRangeRequest { key, range_end, prev_kv: false }
+    DeleteRangeRequest {
+        key,
+        range_end,
+        prev_kv: false,
+    }
 }
 
 pub(super) fn get(keys: &str) -> RangeRequest {
     let (key, range_end) = span(keys);
-    RangeRequest { key, range_end, ..Default::default() }
+    RangeRequest {
+        key,
+        range_end,
+        ..Default::default()
+    }
 }
 
 pub(super) fn txn(text: &str) -> Result<TxnRequest, String> {
     let (compares, branches) = text.split_once('?').ok_or("no ?")?;
-    let compares = compares.split("&&").map(str::trim).filter(|text| !text.is_empty());
+    let compares = compares
+        .split("&&")
+        .map(str::trim)
+        .filter(|text| !text.is_empty());
     let compare = compares.map(parse_compare).collect::<Result<_, _>>()?;
     let branches = split_outside(branches, ':');
     let branch = |index: usize| -> Result<Vec<RequestOp>, String> {
@@ -51,7 +66,11 @@ pub(super) fn txn(text: &str) -> Result<TxnRequest, String> {
         let ops = split_outside(ops, ';').into_iter().map(str::trim);
         ops.filter(|text| !text.is_empty()).map(parse_op).collect()
     };
-    Ok(TxnRequest { compare, success: branch(0)?, failure: branch(1)? })
+    Ok(TxnRequest {
+        compare,
+        success: branch(0)?,
+        failure: branch(1)?,
+    })
 }
 
 /// Splits at a separator that is not in parentheses.
@@ -82,7 +101,10 @@ fn parse_op(text: &str) -> Result<RequestOp, String> {
         };
         match name {
             "put" => {
-                let value = rest.first().filter(|word| !word.starts_with('+')).unwrap_or(&"");
+                let value = rest
+                    .first()
+                    .filter(|word| !word.starts_with('+'))
+                    .unwrap_or(&"");
                 Request::RequestPut(PutRequest {
                     prev_kv: has("+prev"),
                     ignore_value: has("+ignore_value"),
@@ -104,7 +126,9 @@ fn parse_op(text: &str) -> Result<RequestOp, String> {
             _ => return Err(format!("unknown operation {text:?}")),
         }
     };
-    Ok(RequestOp { request: Some(request) })
+    Ok(RequestOp {
+        request: Some(request),
+    })
 }
 
 fn parse_compare(text: &str) -> Result<Compare, String> {
@@ -122,7 +146,11 @@ fn parse_compare(text: &str) -> Result<Compare, String> {
         other => return Err(format!("bad result {other:?}")),
     };
     let number = || -> Result<i64, String> {
-        value.first().ok_or("no value")?.parse().map_err(|_| "not a number".to_owned())
+        value
+            .first()
+            .ok_or("no value")?
+            .parse()
+            .map_err(|_| "not a number".to_owned())
     };
     let is_set = !value.is_empty();
     let (target, union): (_, fn(i64) -> TargetUnion) = match target {
@@ -133,11 +161,23 @@ fn parse_compare(text: &str) -> Result<Compare, String> {
         "value" => {
             let target_union = is_set.then(|| TargetUnion::Value(bytes(value[0])));
             let (result, target) = (result as i32, CompareTarget::Value as i32);
-            return Ok(Compare { result, target, key, range_end, target_union });
+            return Ok(Compare {
+                result,
+                target,
+                key,
+                range_end,
+                target_union,
+            });
         }
         other => return Err(format!("bad target {other:?}")),
     };
     let target_union = if is_set { Some(union(number()?)) } else { None };
     let (result, target) = (result as i32, target as i32);
-    Ok(Compare { result, target, key, range_end, target_union })
+    Ok(Compare {
+        result,
+        target,
+        key,
+        range_end,
+        target_union,
+    })
 }

@@ -64,7 +64,10 @@ impl goldenscript::Runner for Runner {
             }
             "compact" => {
                 let revision = first(command)?.parse()?;
-                self.apply(Request::Compaction(CompactionRequest { revision, physical: false }))
+                self.apply(Request::Compaction(CompactionRequest {
+                    revision,
+                    physical: false,
+                }))
             }
             "alarm" => self.alarm(command),
             "members" => self.members(command),
@@ -119,7 +122,9 @@ impl Runner {
         let mut args = command.consume_args();
         let lease = args.lookup_parse("lease")?.unwrap_or(0);
         let pair = args.rest();
-        let [Argument { key, value, .. }] = pair.as_slice() else { return Err("one pair".into()) };
+        let [Argument { key, value, .. }] = pair.as_slice() else {
+            return Err("one pair".into());
+        };
         let (key, value) = match key {
             Some(key) => (key.as_str(), value.as_str()),
             None => (value.as_str(), ""),
@@ -173,7 +178,11 @@ impl Runner {
             Some(kind) => AlarmType::from_str_name(&kind.value).ok_or("unknown kind")?,
         };
         let alarm = alarm as i32;
-        self.apply(Request::Alarm(AlarmRequest { action, member_id, alarm }))
+        self.apply(Request::Alarm(AlarmRequest {
+            action,
+            member_id,
+            alarm,
+        }))
     }
 
     /// `members ID=NAME... learner=ID`: what Raft says the members are.
@@ -184,7 +193,12 @@ impl Runner {
         for pair in args.rest_key() {
             let id = pair.key.as_deref().unwrap_or("").parse()?;
             let peer_urls = vec![format!("http://{id}:2380")];
-            wanted.push(Member { id, name: pair.value.clone(), peer_urls, voter: id != learner });
+            wanted.push(Member {
+                id,
+                name: pair.value.clone(),
+                peer_urls,
+                voter: id != learner,
+            });
         }
         self.harness.entries(vec![Payload::Membership(wanted)])?;
         let mut out = String::new();
@@ -198,15 +212,27 @@ impl Runner {
         self.apply(Request::PublishMember(PublishMember {
             member_id: member.key.as_deref().unwrap_or("").parse()?,
             name: member.value.clone(),
-            client_urls: args.rest_pos().iter().map(|url| url.value.clone()).collect(),
+            client_urls: args
+                .rest_pos()
+                .iter()
+                .map(|url| url.value.clone())
+                .collect(),
         }))
     }
 
     fn print_cluster(&self, out: &mut String) -> Result<(), Box<dyn Error>> {
         for member in members(&self.harness.store)? {
             let (peers, clients) = (member.peer_ur_ls.join(","), member.client_ur_ls.join(","));
-            let role = if member.is_learner { "learner" } else { "voter" };
-            writeln!(out, "{} {:?} {role} {peers} {clients}", member.id, member.name)?;
+            let role = if member.is_learner {
+                "learner"
+            } else {
+                "voter"
+            };
+            writeln!(
+                out,
+                "{} {:?} {role} {peers} {clients}",
+                member.id, member.name
+            )?;
         }
         for (key, _) in self.harness.store.table_scan(Table::MembersRemoved) {
             writeln!(out, "{} removed", u64::from_be_bytes(key[..].try_into()?))?;
@@ -219,12 +245,24 @@ impl Runner {
 }
 
 fn first(command: &Command) -> Result<&str, Box<dyn Error>> {
-    Ok(command.args.first().map(|arg| arg.value.as_str()).ok_or("no argument")?)
+    Ok(command
+        .args
+        .first()
+        .map(|arg| arg.value.as_str())
+        .ok_or("no argument")?)
 }
 
-fn print_txn(out: &mut String, response: &TxnResponse, depth: usize) -> Result<(), std::fmt::Error> {
+fn print_txn(
+    out: &mut String,
+    response: &TxnResponse,
+    depth: usize,
+) -> Result<(), std::fmt::Error> {
     let pad = "  ".repeat(depth + 1);
-    let branch = if response.succeeded { "success" } else { "failure" };
+    let branch = if response.succeeded {
+        "success"
+    } else {
+        "failure"
+    };
     writeln!(out, "{} txn {branch}", revision(response.header.as_ref()))?;
     for response in &response.responses {
         out.push_str(&pad);
@@ -257,7 +295,12 @@ fn print_range(
     depth: usize,
 ) -> Result<(), std::fmt::Error> {
     let more = if response.more { " more" } else { "" };
-    writeln!(out, "{} count={}{more}", revision(response.header.as_ref()), response.count)?;
+    writeln!(
+        out,
+        "{} count={}{more}",
+        revision(response.header.as_ref()),
+        response.count
+    )?;
     for kv in response.decode_kvs().expect("valid pairs") {
         writeln!(out, "{}{}", "  ".repeat(depth + 1), show(&kv))?;
     }
@@ -276,13 +319,22 @@ fn print_alarms(out: &mut String, alarms: &[AlarmMember]) -> Result<(), std::fmt
 }
 
 fn revision(header: Option<&ResponseHeader>) -> String {
-    header.map_or("no header".to_owned(), |header| format!("rev={}", header.revision))
+    header.map_or("no header".to_owned(), |header| {
+        format!("rev={}", header.revision)
+    })
 }
 
 /// `key=value create..mod version`
 fn show(kv: &KeyValue) -> String {
-    let (key, value) = (String::from_utf8_lossy(&kv.key), String::from_utf8_lossy(&kv.value));
-    let lease = if kv.lease == 0 { String::new() } else { format!(" lease={}", kv.lease) };
+    let (key, value) = (
+        String::from_utf8_lossy(&kv.key),
+        String::from_utf8_lossy(&kv.value),
+    );
+    let lease = if kv.lease == 0 {
+        String::new()
+    } else {
+        format!(" lease={}", kv.lease)
+    };
     let (create, modified, version) = (kv.create_revision, kv.mod_revision, kv.version);
     format!("{key}={value} (create={create} mod={modified} version={version}{lease})")
 }

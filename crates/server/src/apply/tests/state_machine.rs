@@ -45,7 +45,9 @@ fn one_call_answers_once_after_the_changes_can_be_read() {
 fn entries_without_results_answer_nobody() {
     let mut harness = Harness::new();
     harness.entries(vec![Payload::Blank]).expect("no fault");
-    harness.entries(vec![commands(&[(0, put_request("a", "1"))])]).expect("no fault");
+    harness
+        .entries(vec![commands(&[(0, put_request("a", "1"))])])
+        .expect("no fault");
     assert_eq!(harness.kept.calls.load(Ordering::Relaxed), 0);
     assert_eq!(harness.applied.load(Ordering::Relaxed), 2);
     assert_eq!(harness.store.current_revision(), 2);
@@ -63,7 +65,10 @@ fn a_refused_command_leaves_its_neighbours_alone() {
     ]);
     harness.entries(vec![payload]).expect("no fault");
     let results = std::mem::take(&mut *harness.kept.results.lock().expect("not poisoned"));
-    let outcomes: Vec<_> = results.iter().map(|(id, result)| (*id, result.is_ok())).collect();
+    let outcomes: Vec<_> = results
+        .iter()
+        .map(|(id, result)| (*id, result.is_ok()))
+        .collect();
     assert_eq!(outcomes, [(1, true), (2, false), (3, true)]);
     assert_eq!(range(&harness.store, &get("a..")).expect("reads").count, 2);
 }
@@ -101,7 +106,10 @@ fn a_snapshot_carries_keys_alarms_and_position() {
 
     let mut target = Harness::new();
     target.request(put_request("gone", "1")).expect("applied");
-    let position = Position { index: 2, bytes: "2".into() };
+    let position = Position {
+        index: 2,
+        bytes: "2".into(),
+    };
     target.applier.install(&file, position).expect("installed");
     assert_eq!(target.applied.load(Ordering::Relaxed), 2);
     assert_eq!(target.applier.position().expect("a position"), "2");
@@ -110,5 +118,8 @@ fn a_snapshot_carries_keys_alarms_and_position() {
     assert!(target.alarms.is_active(AlarmType::Nospace));
     target.index = 2;
     let refused = target.request(put_request("b", "1")).expect_err("no space");
-    assert!(matches!(refused, Error::Wire(kvd_api::error::WireError::NoSpace)), "{refused}");
+    assert!(
+        matches!(refused, Error::Wire(kvd_api::error::WireError::NoSpace)),
+        "{refused}"
+    );
 }

@@ -9,29 +9,47 @@ fn bytes(text: &str) -> Bytes {
 }
 
 fn op(request: Request) -> RequestOp {
-    RequestOp { request: Some(request) }
+    RequestOp {
+        request: Some(request),
+    }
 }
 
 fn put_op(key: &str) -> RequestOp {
-    op(Request::RequestPut(PutRequest { key: bytes(key), ..Default::default() }))
+    op(Request::RequestPut(PutRequest {
+        key: bytes(key),
+        ..Default::default()
+    }))
 }
 
 fn delete_op(key: &str, range_end: &str) -> RequestOp {
-    let request =
-        DeleteRangeRequest { key: bytes(key), range_end: bytes(range_end), prev_kv: false };
+    let request = DeleteRangeRequest {
+        key: bytes(key),
+        range_end: bytes(range_end),
+        prev_kv: false,
+    };
     op(Request::RequestDeleteRange(request))
 }
 
 fn range_op(key: &str) -> RequestOp {
-    op(Request::RequestRange(RangeRequest { key: bytes(key), ..Default::default() }))
+    op(Request::RequestRange(RangeRequest {
+        key: bytes(key),
+        ..Default::default()
+    }))
 }
 
 fn txn_op(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
-    op(Request::RequestTxn(TxnRequest { success, failure, ..Default::default() }))
+    op(Request::RequestTxn(TxnRequest {
+        success,
+        failure,
+        ..Default::default()
+    }))
 }
 
 fn then(success: Vec<RequestOp>) -> TxnRequest {
-    TxnRequest { success, ..Default::default() }
+    TxnRequest {
+        success,
+        ..Default::default()
+    }
 }
 
 fn check(success: Vec<RequestOp>) -> Result<(), WireError> {
@@ -40,54 +58,122 @@ fn check(success: Vec<RequestOp>) -> Result<(), WireError> {
 
 #[test]
 fn range_needs_a_key_and_known_options() {
-    let good = RangeRequest { key: bytes("a"), sort_order: 2, sort_target: 4, ..Default::default() };
+    let good = RangeRequest {
+        key: bytes("a"),
+        sort_order: 2,
+        sort_target: 4,
+        ..Default::default()
+    };
     assert_eq!(range(&good), Ok(()));
     assert_eq!(range(&RangeRequest::default()), Err(WireError::EmptyKey));
-    let order = RangeRequest { sort_order: 3, ..good.clone() };
+    let order = RangeRequest {
+        sort_order: 3,
+        ..good.clone()
+    };
     assert_eq!(range(&order), Err(WireError::InvalidSortOption));
-    let target = RangeRequest { sort_target: 5, ..good.clone() };
+    let target = RangeRequest {
+        sort_target: 5,
+        ..good.clone()
+    };
     assert_eq!(range(&target), Err(WireError::InvalidSortOption));
-    let negative = RangeRequest { sort_target: -1, ..good };
+    let negative = RangeRequest {
+        sort_target: -1,
+        ..good
+    };
     assert_eq!(range(&negative), Err(WireError::InvalidSortOption));
 }
 
 #[test]
 fn range_stream_takes_only_the_order_of_keys() {
-    let plain = RangeRequest { key: bytes("a"), ..Default::default() };
+    let plain = RangeRequest {
+        key: bytes("a"),
+        ..Default::default()
+    };
     assert_eq!(range_stream(&plain), Ok(()));
     // A target without an order does not count as an order.
-    let target = RangeRequest { sort_target: SortTarget::Mod as i32, ..plain.clone() };
+    let target = RangeRequest {
+        sort_target: SortTarget::Mod as i32,
+        ..plain.clone()
+    };
     assert_eq!(range_stream(&target), Ok(()));
-    let ascending = RangeRequest { sort_order: SortOrder::Ascend as i32, ..plain.clone() };
+    let ascending = RangeRequest {
+        sort_order: SortOrder::Ascend as i32,
+        ..plain.clone()
+    };
     assert_eq!(range_stream(&ascending), Ok(()));
-    let descending = RangeRequest { sort_order: SortOrder::Descend as i32, ..plain.clone() };
+    let descending = RangeRequest {
+        sort_order: SortOrder::Descend as i32,
+        ..plain.clone()
+    };
     assert_eq!(range_stream(&descending), Err(WireError::RangeStreamSort));
-    let by_value = RangeRequest { sort_target: SortTarget::Value as i32, ..ascending };
+    let by_value = RangeRequest {
+        sort_target: SortTarget::Value as i32,
+        ..ascending
+    };
     assert_eq!(range_stream(&by_value), Err(WireError::RangeStreamSort));
-    let filtered = RangeRequest { max_mod_revision: 3, ..plain.clone() };
+    let filtered = RangeRequest {
+        max_mod_revision: 3,
+        ..plain.clone()
+    };
     assert_eq!(range_stream(&filtered), Err(WireError::RangeStreamFilter));
-    let both = RangeRequest { max_mod_revision: 3, ..descending };
+    let both = RangeRequest {
+        max_mod_revision: 3,
+        ..descending
+    };
     assert_eq!(range_stream(&both), Err(WireError::RangeStreamSort));
-    assert_eq!(range_stream(&RangeRequest::default()), Err(WireError::EmptyKey));
+    assert_eq!(
+        range_stream(&RangeRequest::default()),
+        Err(WireError::EmptyKey)
+    );
 }
 
 #[test]
 fn put_refuses_what_it_is_told_to_ignore() {
-    let plain = PutRequest { key: bytes("a"), value: bytes("1"), lease: 7, ..Default::default() };
+    let plain = PutRequest {
+        key: bytes("a"),
+        value: bytes("1"),
+        lease: 7,
+        ..Default::default()
+    };
     assert_eq!(put(&plain), Ok(()));
-    assert_eq!(put(&PutRequest { key: Bytes::new(), ..plain.clone() }), Err(WireError::EmptyKey));
-    let value = PutRequest { ignore_value: true, ..plain.clone() };
+    assert_eq!(
+        put(&PutRequest {
+            key: Bytes::new(),
+            ..plain.clone()
+        }),
+        Err(WireError::EmptyKey)
+    );
+    let value = PutRequest {
+        ignore_value: true,
+        ..plain.clone()
+    };
     assert_eq!(put(&value), Err(WireError::ValueIsProvided));
-    assert_eq!(put(&PutRequest { value: Bytes::new(), ..value }), Ok(()));
-    let lease = PutRequest { ignore_lease: true, ..plain.clone() };
+    assert_eq!(
+        put(&PutRequest {
+            value: Bytes::new(),
+            ..value
+        }),
+        Ok(())
+    );
+    let lease = PutRequest {
+        ignore_lease: true,
+        ..plain.clone()
+    };
     assert_eq!(put(&lease), Err(WireError::LeaseIsProvided));
     assert_eq!(put(&PutRequest { lease: 0, ..lease }), Ok(()));
 }
 
 #[test]
 fn delete_needs_a_key() {
-    assert_eq!(delete_range(&DeleteRangeRequest::default()), Err(WireError::EmptyKey));
-    let all = DeleteRangeRequest { key: bytes("\0"), range_end: bytes("\0"), prev_kv: true };
+    assert_eq!(
+        delete_range(&DeleteRangeRequest::default()),
+        Err(WireError::EmptyKey)
+    );
+    let all = DeleteRangeRequest {
+        key: bytes("\0"),
+        range_end: bytes("\0"),
+        prev_kv: true,
+    };
     assert_eq!(delete_range(&all), Ok(()));
 }
 
@@ -98,17 +184,27 @@ fn txn_without_anything_is_fine() {
 
 #[test]
 fn txn_counts_its_longest_list() {
-    let compare = Compare { key: bytes("a"), ..Default::default() };
+    let compare = Compare {
+        key: bytes("a"),
+        ..Default::default()
+    };
     let many = |count| vec![range_op("a"); count];
-    for (compares, success, failure, fits) in
-        [(3, 3, 3, true), (4, 0, 0, false), (0, 4, 0, false), (0, 0, 4, false)]
-    {
+    for (compares, success, failure, fits) in [
+        (3, 3, 3, true),
+        (4, 0, 0, false),
+        (0, 4, 0, false),
+        (0, 0, 4, false),
+    ] {
         let request = TxnRequest {
             compare: vec![compare.clone(); compares],
             success: many(success),
             failure: many(failure),
         };
-        let expected = if fits { Ok(()) } else { Err(WireError::TooManyOps) };
+        let expected = if fits {
+            Ok(())
+        } else {
+            Err(WireError::TooManyOps)
+        };
         assert_eq!(txn(&request, 3), expected, "{compares} {success} {failure}");
     }
 }
@@ -136,7 +232,10 @@ fn txn_nesting_is_bounded() {
         request
     };
     assert_eq!(txn(&nested(TXN_DEPTH_MAX), 1000), Ok(()));
-    assert_eq!(txn(&nested(TXN_DEPTH_MAX + 1), 1000), Err(WireError::TooManyOps));
+    assert_eq!(
+        txn(&nested(TXN_DEPTH_MAX + 1), 1000),
+        Err(WireError::TooManyOps)
+    );
 }
 
 #[test]
@@ -149,7 +248,10 @@ fn what_passes_can_be_decoded_from_the_log() {
         request = then(vec![op(Request::RequestTxn(request))]);
     }
     assert_eq!(txn(&request, 1000), Ok(()));
-    let command = Command { request_id: 1, request: Some(command::Request::Txn(request)) };
+    let command = Command {
+        request_id: 1,
+        request: Some(command::Request::Txn(request)),
+    };
     let decoded = Command::decode(Bytes::from(command.encode_to_vec()));
     assert_eq!(decoded.expect("decodes"), command);
 }
@@ -157,17 +259,32 @@ fn what_passes_can_be_decoded_from_the_log() {
 #[test]
 fn txn_checks_its_parts_in_order() {
     let no_key = Compare::default();
-    let request = TxnRequest { compare: vec![no_key], ..then(vec![RequestOp::default()]) };
+    let request = TxnRequest {
+        compare: vec![no_key],
+        ..then(vec![RequestOp::default()])
+    };
     assert_eq!(txn(&request, 128), Err(WireError::EmptyKey));
-    assert_eq!(check(vec![RequestOp::default()]), Err(WireError::KeyNotFound));
+    assert_eq!(
+        check(vec![RequestOp::default()]),
+        Err(WireError::KeyNotFound)
+    );
     assert_eq!(check(vec![put_op("")]), Err(WireError::EmptyKey));
     assert_eq!(check(vec![range_op("")]), Err(WireError::EmptyKey));
     assert_eq!(check(vec![delete_op("", "")]), Err(WireError::EmptyKey));
-    assert_eq!(check(vec![txn_op(vec![], vec![put_op("")])]), Err(WireError::EmptyKey));
-    let failure = TxnRequest { failure: vec![put_op("")], ..Default::default() };
+    assert_eq!(
+        check(vec![txn_op(vec![], vec![put_op("")])]),
+        Err(WireError::EmptyKey)
+    );
+    let failure = TxnRequest {
+        failure: vec![put_op("")],
+        ..Default::default()
+    };
     assert_eq!(txn(&failure, 128), Err(WireError::EmptyKey));
     // A bad operation is reported before duplicates are looked for.
-    assert_eq!(check(vec![put_op("a"), put_op("a"), put_op("")]), Err(WireError::EmptyKey));
+    assert_eq!(
+        check(vec![put_op("a"), put_op("a"), put_op("")]),
+        Err(WireError::EmptyKey)
+    );
 }
 
 #[test]
@@ -175,18 +292,33 @@ fn a_key_is_put_once() {
     let duplicate = Err(WireError::DuplicateKey);
     assert_eq!(check(vec![put_op("a"), put_op("b")]), Ok(()));
     assert_eq!(check(vec![put_op("a"), put_op("a")]), duplicate);
-    assert_eq!(check(vec![put_op("a"), txn_op(vec![put_op("a")], vec![])]), duplicate);
-    assert_eq!(check(vec![txn_op(vec![], vec![put_op("a")]), put_op("a")]), duplicate);
+    assert_eq!(
+        check(vec![put_op("a"), txn_op(vec![put_op("a")], vec![])]),
+        duplicate
+    );
+    assert_eq!(
+        check(vec![txn_op(vec![], vec![put_op("a")]), put_op("a")]),
+        duplicate
+    );
     let sibling = || txn_op(vec![put_op("a")], vec![]);
     assert_eq!(check(vec![sibling(), sibling()]), duplicate);
-    assert_eq!(check(vec![txn_op(vec![put_op("a")], vec![put_op("a")])]), Ok(()));
+    assert_eq!(
+        check(vec![txn_op(vec![put_op("a")], vec![put_op("a")])]),
+        Ok(())
+    );
     let either = || txn_op(vec![put_op("a")], vec![put_op("a")]);
     assert_eq!(check(vec![either(), put_op("a")]), duplicate);
     // The branches of the outermost transaction exclude each other.
-    let branches =
-        TxnRequest { success: vec![put_op("a")], failure: vec![put_op("a")], ..Default::default() };
+    let branches = TxnRequest {
+        success: vec![put_op("a")],
+        failure: vec![put_op("a")],
+        ..Default::default()
+    };
     assert_eq!(txn(&branches, 128), Ok(()));
-    let failure = TxnRequest { failure: vec![put_op("a"), put_op("a")], ..Default::default() };
+    let failure = TxnRequest {
+        failure: vec![put_op("a"), put_op("a")],
+        ..Default::default()
+    };
     assert_eq!(txn(&failure, 128), duplicate);
 }
 
@@ -198,10 +330,22 @@ fn a_put_key_is_not_deleted() {
     assert_eq!(check(vec![delete_op("a", "c"), put_op("c")]), Ok(()));
     assert_eq!(check(vec![delete_op("b", "c"), put_op("a")]), Ok(()));
     assert_eq!(check(vec![delete_op("c", "a"), put_op("b")]), Ok(()));
-    assert_eq!(check(vec![delete_op("a", "c"), delete_op("b", "d")]), Ok(()));
-    assert_eq!(check(vec![txn_op(vec![put_op("b")], vec![]), delete_op("a", "c")]), duplicate);
-    assert_eq!(check(vec![txn_op(vec![], vec![delete_op("a", "c")]), put_op("b")]), duplicate);
-    assert_eq!(check(vec![txn_op(vec![delete_op("b", "")], vec![put_op("b")])]), Ok(()));
+    assert_eq!(
+        check(vec![delete_op("a", "c"), delete_op("b", "d")]),
+        Ok(())
+    );
+    assert_eq!(
+        check(vec![txn_op(vec![put_op("b")], vec![]), delete_op("a", "c")]),
+        duplicate
+    );
+    assert_eq!(
+        check(vec![txn_op(vec![], vec![delete_op("a", "c")]), put_op("b")]),
+        duplicate
+    );
+    assert_eq!(
+        check(vec![txn_op(vec![delete_op("b", "")], vec![put_op("b")])]),
+        Ok(())
+    );
 }
 
 #[test]
@@ -209,8 +353,10 @@ fn quirks_of_etcd_are_kept() {
     // "All keys from here on" is read as a range that ends before it starts.
     assert_eq!(check(vec![delete_op("a", "\0"), put_op("b")]), Ok(()));
     // Among siblings only a delete before a put counts.
-    let put_first =
-        vec![txn_op(vec![put_op("a")], vec![]), txn_op(vec![delete_op("a", "")], vec![])];
+    let put_first = vec![
+        txn_op(vec![put_op("a")], vec![]),
+        txn_op(vec![delete_op("a", "")], vec![]),
+    ];
     let delete_first = put_first.iter().rev().cloned().collect();
     assert_eq!(check(put_first), Ok(()));
     assert_eq!(check(delete_first), Err(WireError::DuplicateKey));
@@ -221,7 +367,9 @@ fn naive<'a>(ops: &'a [RequestOp]) -> Result<(Vec<&'a [u8]>, Vec<(&'a [u8], Vec<
     let mut deletes: Vec<(&[u8], Vec<u8>)> = Vec::new();
     let mut puts: Vec<&[u8]> = Vec::new();
     let hits = |deletes: &[(&[u8], Vec<u8>)], key: &[u8]| {
-        deletes.iter().any(|(begin, end)| key >= *begin && key < end.as_slice())
+        deletes
+            .iter()
+            .any(|(begin, end)| key >= *begin && key < end.as_slice())
     };
     for op in ops {
         if let Some(Request::RequestDeleteRange(delete)) = &op.request {
@@ -233,10 +381,16 @@ fn naive<'a>(ops: &'a [RequestOp]) -> Result<(Vec<&'a [u8]>, Vec<(&'a [u8], Vec<
         }
     }
     for op in ops {
-        let Some(Request::RequestTxn(txn)) = &op.request else { continue };
+        let Some(Request::RequestTxn(txn)) = &op.request else {
+            continue;
+        };
         let (then_puts, then_deletes) = naive(&txn.success)?;
         let (else_puts, else_deletes) = naive(&txn.failure)?;
-        if then_puts.iter().chain(&else_puts).any(|key| puts.contains(key) || hits(&deletes, key)) {
+        if then_puts
+            .iter()
+            .chain(&else_puts)
+            .any(|key| puts.contains(key) || hits(&deletes, key))
+        {
             return Err(());
         }
         puts.extend(then_puts.into_iter().chain(else_puts));
@@ -254,7 +408,9 @@ fn naive<'a>(ops: &'a [RequestOp]) -> Result<(Vec<&'a [u8]>, Vec<(&'a [u8], Vec<
 }
 
 fn key() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["\0", "a", "a\0", "aa", "b", "c", "d", "e", "f", "g", "h", "z"])
+    prop::sample::select(vec![
+        "\0", "a", "a\0", "aa", "b", "c", "d", "e", "f", "g", "h", "z",
+    ])
 }
 
 fn end() -> impl Strategy<Value = &'static str> {
