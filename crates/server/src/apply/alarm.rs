@@ -9,7 +9,8 @@
 //! | NOSPACE | puts, and transactions with a put in either branch |
 //! | CORRUPT | puts, deletes, transactions that write, compactions |
 //!
-//! Source: etcd `server/etcdserver/api/v3alarm/alarms.go`, `server/etcdserver/apply/{capped,corrupt}.go`.
+//! Source: etcd `server/etcdserver/api/v3alarm/alarms.go`,
+//! `server/etcdserver/apply/{capped,corrupt}.go`.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -61,7 +61,7 @@ impl<'a> Pinned<'a> {
 
 impl View for Pinned<'_> {
     fn range(&self, key: &[u8], range_end: &[u8], options: &RangeOptions) -> Result<RangeResult> {
-        let mut options = options.clone();
+        let mut options = *options;
         if options.revision <= 0 {
             options.revision = self.revision;
         }
@@ -93,7 +93,6 @@ pub fn range(view: &(impl View + ?Sized), request: &RangeRequest) -> Result<Rang
         limit: limit_at_store(request),
         count_only: request.count_only,
         keys_only: request.keys_only && !strips_values,
-        ..RangeOptions::default()
     };
     let RangeResult {
         kvs,

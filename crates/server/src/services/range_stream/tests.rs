@@ -75,12 +75,9 @@ fn only_the_last_chunk_has_header_count_and_more() {
     let chunks = chunks(&store, all());
     let (last, others) = chunks.split_last().expect("chunks");
     for chunk in others {
-        assert_eq!(
-            (chunk.header.clone(), chunk.count, chunk.more),
-            (None, 0, false)
-        );
+        assert_eq!((chunk.header, chunk.count, chunk.more), (None, 0, false));
     }
-    assert_eq!(last.header.clone().expect("a header").revision, 51);
+    assert_eq!(last.header.expect("a header").revision, 51);
     assert_eq!((last.count, last.more), (50, false));
 }
 

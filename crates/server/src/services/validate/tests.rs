@@ -362,8 +362,11 @@ fn quirks_of_etcd_are_kept() {
     assert_eq!(check(delete_first), Err(WireError::DuplicateKey));
 }
 
+/// Keys put, and ranges deleted with their ends.
+type NaiveWrites<'a> = (Vec<&'a [u8]>, Vec<(&'a [u8], Vec<u8>)>);
+
 /// The twin: the same rules over plain lists, every pair compared with every other.
-fn naive<'a>(ops: &'a [RequestOp]) -> Result<(Vec<&'a [u8]>, Vec<(&'a [u8], Vec<u8>)>), ()> {
+fn naive(ops: &[RequestOp]) -> Result<NaiveWrites<'_>, ()> {
     let mut deletes: Vec<(&[u8], Vec<u8>)> = Vec::new();
     let mut puts: Vec<&[u8]> = Vec::new();
     let hits = |deletes: &[(&[u8], Vec<u8>)], key: &[u8]| {
