@@ -9,46 +9,29 @@
 //! waits for a disk, except when the tail holds more than
 //! [`unflushed_bytes_max`](Options::unflushed_bytes_max): then the writer waits for the flush thread
 //! to catch up, which is the store's back-pressure.
-//!
-//! # Opening
-//!
-//! The engine holds everything up to its durable position and perhaps the first records of the unit
-//! after it. The rule: records with a revision above the durable position's are removed when the
-//! store is opened, and the log brings them again. After a crash every record is read and checked,
-//! and their number is compared with the number that was written with the position.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, RwLock};
-use quick_cache::Weighter;
 
-use crate::backend::schema::{self, DurablePosition};
-use crate::backend::{self, Backend, Batch, Page};
+use crate::backend::{self, Backend, Page, schema};
 use crate::directory::{Directory, Found, with_advice};
 use crate::error::{Error, Result};
-use crate::flush::{Control, Io};
 use crate::ledger::Entries;
 use crate::options::{Options, Position};
+use crate::pipeline::Shared;
+use crate::recovery::{read_content, remove_above};
 use crate::revision::{RevKey, Revision};
-use crate::snapshot::{self, Loaded};
-use crate::tail::Tail;
+use crate::snapshot_file::{self, Loaded};
 pub(crate) use crate::tail::{Aside, TableChange};
 
 /// Most pairs asked of the engine at once.
 const PAGE_PAIRS: usize = 1000;
 /// Bytes of values after which a page from the engine ends.
 const PAGE_BYTES: usize = 4 << 20;
-/// What one entry costs the cache beside its value.
-const CACHE_OVERHEAD: usize = 96;
-/// A value of a usual size, from which the cache guesses how many it will hold.
-const USUAL_VALUE: usize = 400;
-
-type Cache = quick_cache::sync::Cache<Revision, Bytes, Weight>;
-
 /// All records of a store; clones share them. The last clone's drop closes them.
 #[derive(Clone)]
 pub(crate) struct Records {
@@ -71,31 +54,6 @@ pub(crate) struct Prepared {
     loaded: Loaded,
 }
 
-/// What the handles and the flush thread share.
-pub(crate) struct Shared {
-    pub(crate) options: Options,
-    /// None once closed.
-    pub(crate) directory: Mutex<Option<Directory>>,
-    /// Replaced by an install.
-    pub(crate) engine: RwLock<Arc<dyn Backend>>,
-    pub(crate) tail: RwLock<Tail>,
-    pub(crate) cache: Cache,
-    /// Held by whoever writes to the engine, for one batch or flush.
-    pub(crate) io: Mutex<Io>,
-    /// Never locked while `tail` is held.
-    pub(crate) control: Mutex<Control>,
-    /// The flush thread waits, writers signal.
-    pub(crate) wake: Condvar,
-    /// Writers wait, the flush thread signals.
-    pub(crate) progress: Condvar,
-    pub(crate) failed: AtomicBool,
-    pub(crate) purgeable: Arc<AtomicU64>,
-    pub(crate) engine_bytes: AtomicU64,
-    pub(crate) live_bytes: AtomicU64,
-    holds: AtomicUsize,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
 /// Holds the physical part of compaction back while it lives.
 pub(crate) struct HoldGuard(Arc<Shared>);
 
@@ -110,15 +68,6 @@ struct Closer(Arc<Shared>);
 impl Drop for Closer {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Weight;
-
-impl Weighter<Revision, Bytes> for Weight {
-    fn weight(&self, _: &Revision, value: &Bytes) -> u64 {
-        (value.len() + CACHE_OVERHEAD) as u64
     }
 }
 
@@ -226,7 +175,7 @@ impl Records {
     ) -> Result<Vec<(RevKey, Bytes)>> {
         let mut found = self.scan_page(from, to, limit)?;
         while !found.is_empty() && found.len() < limit {
-            let Some(next) = found.last().and_then(|(key, _)| after(key.revision())) else {
+            let Some(next) = found.last().and_then(|(key, _)| key.revision().next()) else {
                 break;
             };
             let page = self.scan_page(next, to, limit - found.len())?;
@@ -273,7 +222,7 @@ impl Records {
                 _ => {
                     return found
                         .iter()
-                        .map(|(key, sealed)| open_record(key, sealed))
+                        .map(|(key, sealed)| schema::open_record(key, sealed))
                         .collect();
                 }
             }
@@ -341,7 +290,7 @@ impl Records {
             .next_generation()?;
         let kind = shared.options.engine;
         let engine = backend::open(kind, &files, shared.options.engine_cache_bytes)?;
-        let loaded = snapshot::load(file, &*engine, position)?;
+        let loaded = snapshot_file::load(file, &*engine, position)?;
         Ok(Prepared {
             engine: Arc::from(engine),
             loaded,
@@ -379,209 +328,6 @@ impl Records {
             tables,
         })
     }
-}
-
-impl Shared {
-    fn new(
-        directory: Directory,
-        engine: Arc<dyn Backend>,
-        durable: Option<DurablePosition>,
-        options: Options,
-    ) -> Result<Self> {
-        let cache_bytes = options.cache_bytes;
-        let at = durable.clone().unwrap_or_default();
-        Ok(Shared {
-            engine_bytes: AtomicU64::new(engine.size()?),
-            live_bytes: AtomicU64::new(at.live_bytes),
-            directory: Mutex::new(Some(directory)),
-            engine: RwLock::new(engine),
-            tail: RwLock::new(Tail::after(&at)),
-            cache: Cache::with_weighter(cache_bytes / USUAL_VALUE, cache_bytes as u64, Weight),
-            io: Mutex::new(Io::new(durable)),
-            control: Mutex::new(Control::default()),
-            wake: Condvar::new(),
-            progress: Condvar::new(),
-            failed: AtomicBool::new(false),
-            purgeable: Arc::new(AtomicU64::new(0)),
-            holds: AtomicUsize::new(0),
-            thread: Mutex::new(None),
-            options,
-        })
-    }
-
-    /// Asks the engine; asks the new one if an install closed the old one meanwhile.
-    fn ask_engine<T>(&self, ask: impl Fn(&dyn Backend) -> Result<T>) -> Result<T> {
-        loop {
-            let engine = self.engine.read().clone();
-            match ask(&*engine) {
-                Err(Error::Closed) if !Arc::ptr_eq(&engine, &self.engine.read()) => {}
-                answer => return answer,
-            }
-        }
-    }
-
-    /// The content is another one now. The caller holds `io`.
-    fn replaced(&self, durable: &DurablePosition) {
-        let count = {
-            let mut tail = self.tail.write();
-            tail.replace(durable);
-            self.cache.clear();
-            tail.closed_count()
-        };
-        self.live_bytes.store(durable.live_bytes, Ordering::Relaxed);
-        self.purgeable
-            .store(durable.position.index, Ordering::Release);
-        self.control.lock().durable_count = count;
-        self.progress.notify_all();
-    }
-
-    fn close(&self) {
-        self.control.lock().closing = true;
-        self.wake.notify_all();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.thread().id() != thread::current().id()
-            && thread.join().is_err()
-        {
-            tracing::error!("the flush thread panicked");
-        }
-        let Some(directory) = self.directory.lock().take() else {
-            return;
-        };
-        let engine = self.engine.read().clone();
-        let closed = engine.close();
-        if self.failed.load(Ordering::Acquire) {
-            return; // Not an orderly close: the next open checks everything.
-        }
-        if let Err(error) = closed.and_then(|()| directory.mark_clean()) {
-            tracing::error!(%error, "closing the store");
-        }
-    }
-}
-
-/// The revision after `revision`; none after the last.
-pub(crate) fn after(revision: Revision) -> Option<Revision> {
-    match revision.sub.checked_add(1) {
-        Some(sub) => Some(Revision::new(revision.main, sub)),
-        None => revision
-            .main
-            .checked_add(1)
-            .map(|main| Revision::new(main, 0)),
-    }
-}
-
-const LAST: Revision = Revision::new(i64::MAX, i64::MAX);
-
-/// Reads the durable position and the tables, and every record if `check_all`.
-fn read_content(
-    engine: &dyn Backend,
-    check_all: bool,
-) -> Result<(Option<DurablePosition>, Entries)> {
-    let key = schema::position_key();
-    let durable = match engine.get(&key)? {
-        Some(sealed) => Some(schema::decode_position(&schema::unseal(&key, &sealed)?)?),
-        None => None,
-    };
-    let mut tables = Vec::new();
-    let (from, to) = schema::table_bounds();
-    for_each(engine, Bytes::from_static(from), to, |key, sealed| {
-        let (table, name) = schema::decode_table_key(key)?;
-        tables.push((table, name, schema::unseal(key, sealed)?));
-        Ok(())
-    })?;
-    if check_all && let Some(durable) = &durable {
-        check_records(engine, durable)?;
-    }
-    Ok((durable, tables))
-}
-
-/// Reads all records up to the durable position, and compares their number with what it says.
-fn check_records(engine: &dyn Backend, durable: &DurablePosition) -> Result<()> {
-    let (from, to) = schema::record_bounds(Revision::default(), durable.revision);
-    let (mut records, mut bytes) = (0, 0);
-    for_each(engine, from, &to, |key, sealed| {
-        let (key, value) = open_record(key, sealed)?;
-        records += 1;
-        bytes += (key.as_bytes().len() + value.len()) as u64;
-        Ok(())
-    })?;
-    if (records, bytes) != (durable.records, durable.live_bytes) {
-        let problem = format!(
-            "{records} records of {bytes} bytes where {} of {} were written",
-            durable.records, durable.live_bytes
-        );
-        return Err(Error::corrupt("the records", problem));
-    }
-    tracing::info!(records, bytes, "checked all records after an unclean stop");
-    Ok(())
-}
-
-/// Removes the records above the durable position: the beginning of a unit that was not finished.
-fn remove_above(engine: &dyn Backend, durable: Option<&DurablePosition>) -> Result<()> {
-    let from = match durable {
-        Some(durable) => match after(durable.revision) {
-            Some(revision) => revision,
-            None => return Ok(()),
-        },
-        None => Revision::default(),
-    };
-    let (from, to) = schema::record_bounds(from, LAST);
-    let mut removed = 0;
-    loop {
-        let page = engine.scan(
-            &from,
-            &to,
-            Page {
-                pairs: PAGE_PAIRS,
-                bytes: PAGE_BYTES,
-            },
-        )?;
-        if page.is_empty() {
-            break;
-        }
-        let mut batch = Batch::default();
-        removed += page.len();
-        page.into_iter().for_each(|(key, _)| batch.delete(key));
-        engine.write(&batch)?;
-    }
-    if removed > 0 {
-        tracing::info!(removed, "removed the records of an unfinished unit");
-        engine.flush()?;
-    }
-    Ok(())
-}
-
-/// Calls `each` with every pair of `from <= key < to`.
-fn for_each(
-    engine: &dyn Backend,
-    mut from: Bytes,
-    to: &[u8],
-    mut each: impl FnMut(&Bytes, &Bytes) -> Result<()>,
-) -> Result<()> {
-    loop {
-        let page = engine.scan(
-            &from,
-            to,
-            Page {
-                pairs: PAGE_PAIRS,
-                bytes: PAGE_BYTES,
-            },
-        )?;
-        let Some((last, _)) = page.last() else {
-            return Ok(());
-        };
-        let mut next = last.to_vec();
-        next.push(0);
-        from = next.into();
-        page.iter().try_for_each(|(key, value)| each(key, value))?;
-    }
-}
-
-fn open_record(key: &Bytes, sealed: &Bytes) -> Result<(RevKey, Bytes)> {
-    Ok((
-        schema::decode_record_key(key)?,
-        schema::unseal(key, sealed)?,
-    ))
 }
 
 #[cfg(test)]

@@ -31,6 +31,14 @@ impl Revision {
         Revision { main, sub }
     }
 
+    /// The revision right after this one; none after the last.
+    pub(crate) fn next(self) -> Option<Self> {
+        match self.sub.checked_add(1) {
+            Some(sub) => Some(Revision::new(self.main, sub)),
+            None => self.main.checked_add(1).map(|main| Revision::new(main, 0)),
+        }
+    }
+
     /// The stored key of a put at this revision.
     pub(crate) fn key(self) -> RevKey {
         RevKey::new(self, false)

@@ -290,8 +290,8 @@ impl redb::StorageBackend for FailingStorage {
     }
 }
 
-/// Every batch holds one number under all keys; whatever call fails, a reopen finds one batch, whole,
-/// not older than the last flush.
+/// Every batch holds one number under all keys; whatever call fails, a reopen finds one batch,
+/// whole, not older than the last flush.
 #[test]
 fn a_full_disk_is_an_error_and_tears_no_batch() {
     let mut rng = StdRng::seed_from_u64(seed());

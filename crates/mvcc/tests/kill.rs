@@ -33,7 +33,11 @@ fn options(engine: EngineKind) -> Options {
 
 /// How many keys the entry at `index` puts. Some are longer than a batch of the flush thread.
 fn puts(index: u64) -> u64 {
-    if index % 50 == 0 { 6000 } else { index % 9 + 1 }
+    if index.is_multiple_of(50) {
+        6000
+    } else {
+        index % 9 + 1
+    }
 }
 
 fn key(index: u64, nth: u64) -> Bytes {
@@ -50,7 +54,7 @@ fn apply(writer: &mut Writer, index: u64) {
     for nth in 0..puts(index) {
         txn.put(key(index, nth), value(index, nth), 0).expect("put");
     }
-    if index % 13 == 0 {
+    if index.is_multiple_of(13) {
         txn.delete_range(&key(index, 0), b"", false)
             .expect("delete");
     }
@@ -60,7 +64,7 @@ fn apply(writer: &mut Writer, index: u64) {
         Bytes::from_static(b"index"),
         index.to_string().into(),
     );
-    if index % 37 == 0 {
+    if index.is_multiple_of(37) {
         writer.compact(revision - 20).expect("compact");
     }
     writer.commit(Position {
@@ -76,7 +80,7 @@ fn model(index: u64) -> BTreeMap<Bytes, Bytes> {
         for nth in 0..puts(index) {
             pairs.insert(key(index, nth), value(index, nth));
         }
-        if index % 13 == 0 {
+        if index.is_multiple_of(13) {
             pairs.remove(&key(index, 0));
         }
     }
@@ -137,7 +141,7 @@ fn child() {
     loop {
         index += 1;
         apply(&mut writer, index);
-        if index % 11 == 0 {
+        if index.is_multiple_of(11) {
             store.flush().expect("flush");
             println!(
                 "flushed {index} {}",

@@ -196,6 +196,11 @@ fn checksum(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), value)
 }
 
+/// Reads and checks a pair that is a record.
+pub(crate) fn open_record(key: &Bytes, sealed: &Bytes) -> Result<(RevKey, Bytes)> {
+    Ok((decode_record_key(key)?, unseal(key, sealed)?))
+}
+
 /// Names an engine key in an error.
 fn describe(key: &[u8]) -> String {
     match key {

@@ -1,13 +1,17 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::backend::Batch;
 use crate::backend::memory::Memory;
 use crate::options::EngineKind;
+
+const LAST: Revision = Revision::new(i64::MAX, i64::MAX);
 
 /// Printed by every random test; `KVD_SEED` replays it.
 fn seed() -> u64 {

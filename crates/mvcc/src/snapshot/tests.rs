@@ -1,5 +1,6 @@
+use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -7,8 +8,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::backend::schema::Table;
+use crate::error::Error;
 use crate::options::{EngineKind, Options};
 use crate::records::TableChange;
+use crate::revision::RevKey;
 
 const LAST: Revision = Revision::new(i64::MAX, i64::MAX);
 
