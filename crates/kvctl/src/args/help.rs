@@ -157,6 +157,13 @@ pub(super) fn usage(path: &[&Command]) -> String {
     text
 }
 
+/// What follows an error of a command that judges its own words.
+pub(crate) fn usage_of(name: &str) -> String {
+    let root = super::command();
+    let path = path(&root, &[OsString::from(name)]);
+    format!("{}\n", usage(&path))
+}
+
 /// Commands that a mistyped one may have meant.
 pub(super) fn similar(command: &Command, word: &str) -> String {
     let near = |name: &str| name.starts_with(word) || distance(name, word) <= 2;

@@ -34,6 +34,9 @@ pub(crate) fn parse(
         Err(err) if err.kind() == ErrorKind::DisplayHelp => {
             return Ok(Parsed::Help(help::of(&help::path(&root, words))));
         }
+        Err(err) if lacks_subcommand(&err) => {
+            return Ok(Parsed::Help(help::of(&help::path(&root, words))));
+        }
         Err(err) => return Err(failure(&err, &root, words)),
     };
     let line = from_matches(&matches)?;
@@ -83,15 +86,17 @@ fn from_matches(matches: &ArgMatches) -> Result<CommandLine, Failure> {
 /// A failed parse as cobra tells it: the message, then the usage of the command that was meant.
 fn failure(err: &clap::Error, root: &clap::Command, words: &[OsString]) -> Failure {
     let path = help::path(root, words);
-    if matches!(
-        err.kind(),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
-    ) {
-        return Failure::error("a subcommand is needed").with_details(help::of(&path));
-    }
-    let Some(text) = message(err) else {
+    let Some(mut text) = message(err) else {
         return Failure::error(err.to_string());
     };
+    // clap names the long form, pflag the one that was written.
+    let last = words
+        .last()
+        .and_then(|word| word.to_str())
+        .unwrap_or_default();
+    if let (true, Some(letter)) = (text.starts_with("flag needs"), short_flag(last)) {
+        text = format!("flag needs an argument: '{letter}' in {last}");
+    }
     if err.kind() == ErrorKind::InvalidSubcommand {
         let parents = help::names(&path);
         let word = context(err, ContextKind::InvalidSubcommand).unwrap_or_default();
@@ -100,6 +105,21 @@ fn failure(err: &clap::Error, root: &clap::Command, words: &[OsString]) -> Failu
         return Failure::error(format!("{text} for \"{parents}\"")).with_details(details);
     }
     Failure::error(text).with_details(format!("{}\n", help::usage(&path)))
+}
+
+/// A word of the form `-w`.
+fn short_flag(word: &str) -> Option<char> {
+    let mut letters = word.strip_prefix('-')?.chars();
+    let letter = letters.next().filter(|letter| *letter != '-')?;
+    letters.next().is_none().then_some(letter)
+}
+
+/// A command like `member` alone: it lists what there is.
+fn lacks_subcommand(err: &clap::Error) -> bool {
+    matches!(
+        err.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    )
 }
 
 /// pflag's message for a parse that failed; `None` when help was asked for.

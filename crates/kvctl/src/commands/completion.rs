@@ -4,16 +4,14 @@ use std::ffi::OsString;
 
 use clap_complete::{Shell, generate};
 
-use crate::args::command;
+use crate::args::{command, help};
 use crate::failure::{Failure, Outcome};
 use crate::print::Streams;
 
 pub(super) fn completion(words: &[OsString], to: &mut Streams<'_>) -> Outcome {
     let [shell] = words else {
-        return Err(Failure::error(format!(
-            "accepts 1 arg(s), received {}",
-            words.len()
-        )));
+        let message = format!("accepts 1 arg(s), received {}", words.len());
+        return Err(Failure::error(message).with_details(usage()));
     };
     let shell = match shell.to_str() {
         Some("bash") => Shell::Bash,
@@ -22,9 +20,7 @@ pub(super) fn completion(words: &[OsString], to: &mut Streams<'_>) -> Outcome {
         Some("powershell") => Shell::PowerShell,
         _ => {
             let message = format!("invalid argument {shell:?} for \"kvctl completion\"");
-            return Err(
-                Failure::error(message).with_details("Shells: bash, zsh, fish, powershell.\n")
-            );
+            return Err(Failure::error(message).with_details(usage()));
         }
     };
     // Through memory: the generator panics when it cannot write, and a closed pipe is no error.
@@ -32,4 +28,8 @@ pub(super) fn completion(words: &[OsString], to: &mut Streams<'_>) -> Outcome {
     generate(shell, &mut command(), "kvctl", &mut script);
     to.out.write_all(&script)?;
     Ok(())
+}
+
+fn usage() -> String {
+    help::usage_of("completion")
 }
