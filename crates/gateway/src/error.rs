@@ -175,3 +175,33 @@ pub(crate) fn misdirected(explanation: &str) -> Response {
 pub(crate) fn refused(reason: &str) -> Response {
     text(StatusCode::BAD_REQUEST, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_the_statuses_of_grpc_gateway() {
+        let want = [
+            200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
+        ];
+        for (code, status) in want.iter().enumerate() {
+            let code = Code::from_i32(i32::try_from(code).expect("small"));
+            assert_eq!(http_status(code).as_u16(), *status, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_json_whatever_the_text() {
+        let error = Error::Rpc {
+            code: Code::Unknown,
+            message: "a \"b\"\n\u{e9}".into(),
+        };
+        assert_eq!(
+            error.to_json(),
+            "{\"code\":2,\"message\":\"a \\\"b\\\"\\n\u{e9}\"}"
+        );
+        let line = Error::NotFound.to_stream_line();
+        assert_eq!(line, "{\"error\":{\"code\":5,\"message\":\"Not Found\"}}\n");
+    }
+}

@@ -160,7 +160,7 @@ async fn run(
         }
     }
     if !all_ok {
-        tracing::error!(probe = probe.name(), output, "a health check failed");
+        tracing::warn!(probe = probe.name(), output, "a health check failed");
         return error::unhealthy(&output);
     }
     if !verbose {

@@ -1,0 +1,5 @@
+//! The gateway's routers as HTTP clients see them.
+
+mod endpoints;
+mod fake;
+mod v3;
