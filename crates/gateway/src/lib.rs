@@ -7,7 +7,7 @@
 //!   access   is the Host allowed, CORS headers, OPTIONS
 //!   v3       which RPC is it (routes), is the body within its bound
 //!   json     JSON -> protobuf, by the descriptors that the protos compile to
-//!   call     a gRPC request to the member's own services, in process: no socket, no second encoding
+//!   call     a gRPC request to the member's own services, in process: no socket in between
 //!   json     protobuf -> JSON, one object or one line per message (v3_stream)
 //! {"header":{...},"kvs":[...]}
 //! ```
