@@ -1,9 +1,9 @@
 //! Which endpoint carries the next request.
 //!
 //! Each endpoint is a [`Slot`], connected or not. A request takes the next connected slot, round
-//! robin. When none is connected all are dialled at once and the first to answer wins; the others go
-//! on in the background and join the rotation. So one dead endpoint costs nothing, and one that drops
-//! packets costs no more than the others need to connect.
+//! robin. When none is connected all are dialled at once and the first to answer wins; the others
+//! go on in the background and join the rotation. So one dead endpoint costs nothing, and one that
+//! drops packets costs no more than the others need to connect.
 //!
 //! A slot that failed leaves the rotation, and is dialled again in the background after a growing
 //! pause, or at once when nothing else is connected. Names are resolved at each dial.
@@ -189,8 +189,8 @@ impl Balancer {
     }
 }
 
-/// Replaces what is known about an endpoint by what was seen last, except that silence says less than
-/// an earlier refusal.
+/// Replaces what is known about an endpoint by what was seen last, except that silence says less
+/// than an earlier refusal.
 fn keep_last_reasons(known: &mut Vec<Attempt>, round: Vec<Attempt>) {
     for attempt in round {
         match known.iter_mut().find(|at| at.endpoint == attempt.endpoint) {

@@ -1,7 +1,7 @@
 //! The forms an endpoint can be written in.
 //!
-//! `host:port` and `http://host:port` are TCP; `unix://path` and `unix:path` a socket file, which is
-//! absolute with three slashes. A name is kept as a name: it is resolved at each connect.
+//! `host:port` and `http://host:port` are TCP; `unix://path` and `unix:path` a socket file, which
+//! is absolute with three slashes. A name is kept as a name: it is resolved at each connect.
 //!
 //! Source: etcd `client/v3/internal/endpoint/endpoint.go`.
 

@@ -5,7 +5,7 @@
 //! ```text
 //! Client::put ── kv      builds etcd's message from the options
 //!     └ retry            one deadline, one rule: may this request be sent twice?
-//!         └ channel      an endpoint that is connected, round robin; or connects to all, first wins
+//!         └ channel      an endpoint that is connected, round robin; else all are dialled
 //!             └ tonic    HTTP/2
 //! ```
 //!

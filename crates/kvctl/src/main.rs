@@ -2,8 +2,8 @@
 //!
 //! A command's way: `args` reads the words and the environment, `commands` makes the request with
 //! `kvd_client`, `print` writes the answer in the format asked for, and this file turns the outcome
-//! into an exit code. Data goes to stdout, talk to stderr; a reader that closes the pipe early is no
-//! error.
+//! into an exit code. Data goes to stdout, talk to stderr; a reader that closes the pipe early is
+//! no error.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;

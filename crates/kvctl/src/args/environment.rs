@@ -1,8 +1,8 @@
 //! Flags from the environment: `KVCTL_<FLAG>`, else `ETCDCTL_<FLAG>`, for every global flag.
 //!
-//! A flag that is also on the command line is an error, as in etcdctl: which one is meant would be a
-//! guess. Differs from etcd: a value that cannot be read is an error, where etcdctl goes on with the
-//! default; and `ETCDCTL_API`, which every old script sets, is passed over without a warning.
+//! A flag that is also on the command line is an error, as in etcdctl: which one is meant would be
+//! a guess. Differs from etcd: a value that cannot be read is an error, where etcdctl goes on with
+//! the default; and `ETCDCTL_API`, which every old script sets, is passed over without a warning.
 //!
 //! Source: etcd `pkg/flags/flag.go`.
 

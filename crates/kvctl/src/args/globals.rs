@@ -60,7 +60,8 @@ pub(crate) struct Globals {
     /// accept insecure SRV records describing cluster endpoints
     #[arg(long, global = true, hide = true, default_value = "true")]
     insecure_discovery: bool,
-    /// skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)
+    /// skip server certificate verification (CAUTION: this option should be enabled only for
+    /// testing purposes)
     #[arg(long = "insecure-skip-tls-verify", global = true, hide = true)]
     insecure_skip_tls_verify: bool,
     /// identify secure client using this TLS certificate file
@@ -72,13 +73,15 @@ pub(crate) struct Globals {
     /// verify certificates of TLS-enabled secure servers using this CA bundle
     #[arg(long, global = true, hide = true, value_name = "string")]
     cacert: Option<String>,
-    /// JWT token used for authentication (if this option is used, --user and --password should not be set)
+    /// JWT token used for authentication (if this option is used, --user and --password should
+    /// not be set)
     #[arg(long, global = true, hide = true, value_name = "string")]
     auth_jwt_token: Option<String>,
     /// username[:password] for authentication (prompt if password is not supplied)
     #[arg(long, global = true, hide = true, value_name = "string")]
     user: Option<String>,
-    /// password for authentication (if this option is used, --user option shouldn't include password)
+    /// password for authentication (if this option is used, --user option shouldn't include
+    /// password)
     #[arg(long, global = true, hide = true, value_name = "string")]
     password: Option<String>,
     /// domain name to query for SRV records describing cluster endpoints

@@ -247,7 +247,8 @@ fn help_has_cobras_layout() {
          Usage:\n  kvctl compaction [options] <revision> [flags]\n\n\
          Flags:\n  -h, --help       help for compaction\n      \
          --physical   'true' to wait for compaction to physically remove all old revisions\n\
-         Use \"kvctl options\" for a list of global command-line options (applies to all commands).\n"
+         Use \"kvctl options\" for a list of global command-line options (applies to all \
+         commands).\n"
     );
     assert_eq!(
         help(&["help", "mem", "list"]),

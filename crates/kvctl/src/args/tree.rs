@@ -107,7 +107,8 @@ const TXN_LONG: &str = "Txn reads multiple requests from standard input and appl
     3) a list of requests to apply if any condition is false.\n\n\
     Example interactive stdin usage:\n\n---\nkvctl txn -i\n# compares:\nmod(\"key1\") > \"0\"\n\n\
     # success requests (get, put, del):\nput key1 \"overwrote-key1\"\n\n\
-    # failure requests (get, put, del):\nput key1 \"created-key1\"\nput key2 \"some extra key\"\n---\n\n\
+    # failure requests (get, put, del):\nput key1 \"created-key1\"\n\
+    put key2 \"some extra key\"\n---\n\n\
     Conditions: ver, create, mod, val or lease (\"key\"), then =, !=, > or <, then a quoted value.";
 
 const COMPLETION_LONG: &str = "To load completions:\n\n\
@@ -363,17 +364,32 @@ pub(crate) enum CheckCommand {
 pub(crate) struct PerfArgs {
     #[arg(hide = true)]
     pub(crate) words: Vec<OsString>,
-    /// The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge). Different workload models use different configurations in terms of number of clients and expected throughput.
-    #[arg(long, value_name = "string", default_value = "s")]
+    /// How much is asked of the cluster.
+    #[arg(
+        long,
+        value_name = "string",
+        default_value = "s",
+        help = "The performance check's workload model. Accepted workloads: s(small), m(medium), \
+                l(large), xl(xLarge). Different workload models use different configurations in \
+                terms of number of clients and expected throughput."
+    )]
     pub(crate) load: String,
     /// The prefix for writing the performance check's keys.
-    #[arg(long, value_name = "string", default_value = "/etcdctl-check-perf/")]
+    #[arg(
+        long,
+        value_name = "string",
+        default_value = "/etcdctl-check-perf/",
+        help = "The prefix for writing the performance check's keys."
+    )]
     pub(crate) prefix: String,
     /// Compact storage with last revision after test is finished.
-    #[arg(long)]
+    #[arg(
+        long,
+        help = "Compact storage with last revision after test is finished."
+    )]
     pub(crate) auto_compact: bool,
     /// Defragment storage after test is finished.
-    #[arg(long)]
+    #[arg(long, help = "Defragment storage after test is finished.")]
     pub(crate) auto_defrag: bool,
 }
 
@@ -410,8 +426,8 @@ pub(super) fn line_command() -> clap::Command {
     like_cobra(Line::command())
 }
 
-/// A flag given twice counts once, the last time; a boolean is bare or has `=value`; a command may be
-/// named by any prefix that only it has.
+/// A flag given twice counts once, the last time; a boolean is bare or has `=value`; a command may
+/// be named by any prefix that only it has.
 fn like_cobra(command: clap::Command) -> clap::Command {
     command
         .args_override_self(true)

@@ -1,7 +1,7 @@
 //! check perf: does the cluster keep up with a given load of puts?
 //!
-//! Clients with a connection each put 1 KiB values under random keys of 256 bytes at a fixed rate for
-//! a minute; then everything is deleted again. Source: etcd `etcdctl/ctlv3/command/check.go`.
+//! Clients with a connection each put 1 KiB values under random keys of 256 bytes at a fixed rate
+//! for a minute; then everything is deleted again. Source: etcd `etcdctl/ctlv3/command/check.go`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -163,7 +163,8 @@ async fn work(client: Client, queue: Arc<Mutex<mpsc::Receiver<Vec<u8>>>>) -> Fig
     }
 }
 
-/// Hands out keys at the load's rate. What the cluster is too slow to take is not made up for later.
+/// Hands out keys at the load's rate. What the cluster is too slow to take is not made up for
+/// later.
 async fn pace(keys: mpsc::Sender<Vec<u8>>, load: Load, prefix: &str, bar: &ProgressBar) {
     let started = Instant::now();
     let end = started + load.duration;

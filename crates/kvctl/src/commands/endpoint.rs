@@ -65,7 +65,8 @@ async fn health(globals: &Globals, cluster: bool, to: &mut Streams<'_>) -> Outco
     Ok(())
 }
 
-/// Asks for a key, linearizable: an answer, whatever it is, went through consensus. Then for alarms.
+/// Asks for a key, linearizable: an answer, whatever it is, went through consensus. Then for
+/// alarms.
 async fn probe(client: Client, endpoint: String) -> (EndpointHealth, String) {
     let started = Instant::now();
     let answer = client.get("health", GetOptions::new()).await;

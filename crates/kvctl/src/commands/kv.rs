@@ -132,8 +132,8 @@ pub(super) async fn put(globals: &Globals, args: &PutArgs, to: &mut Streams<'_>)
     session.printer.put(to, &answer)
 }
 
-/// The key, value and options that the words and flags of a put stand for. A value that is missing is
-/// read from standard input where `may_read` allows it.
+/// The key, value and options that the words and flags of a put stand for. A value that is missing
+/// is read from standard input where `may_read` allows it.
 pub(super) fn put_request(
     args: &PutArgs,
     may_read: bool,

@@ -1,7 +1,7 @@
 //! Splits a line of interactive input into arguments.
 //!
-//! A double-quoted argument takes Go's escapes, a single-quoted one is taken as it is, anything else
-//! ends at the next white space. A quote that does not close is skipped, as in etcdctl.
+//! A double-quoted argument takes Go's escapes, a single-quoted one is taken as it is, anything
+//! else ends at the next white space. A quote that does not close is skipped, as in etcdctl.
 //!
 //! Source: etcd `etcdctl/ctlv3/command/util.go`, `Argify`.
 

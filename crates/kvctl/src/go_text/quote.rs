@@ -4,7 +4,8 @@
 
 use std::fmt::Write as _;
 
-/// Quotes as `%q` does: printable characters as they are, the rest escaped, invalid UTF-8 as `\x..`.
+/// Quotes as `%q` does: printable characters as they are, the rest escaped, invalid UTF-8 as
+/// `\x..`.
 pub(crate) fn quote(bytes: &[u8]) -> String {
     let mut quoted = String::with_capacity(bytes.len() + 2);
     quoted.push('"');
@@ -45,8 +46,9 @@ fn push(quoted: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = quoted.write_fmt(text);
 }
 
-/// Go's `IsPrint`: letters, marks, numbers, punctuation, symbols and the ASCII space. Rust escapes by
-/// the same Unicode categories; the letter in front keeps it from treating a mark as a special case.
+/// Go's `IsPrint`: letters, marks, numbers, punctuation, symbols and the ASCII space. Rust
+/// escapes by the same Unicode categories; the letter in front keeps it from treating a mark as a
+/// special case.
 fn is_printable(character: char) -> bool {
     let pair: String = ['a', character].iter().collect();
     matches!(character, '\'' | '"' | '\\') || pair.escape_debug().eq(pair.chars())
