@@ -50,6 +50,15 @@ impl<'a> KeyRange<'a> {
     }
 }
 
+/// How far a visit goes. `None` is no bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Keys handed out.
+    pub(crate) visited: Option<usize>,
+    /// Keys counted; those handed out are in any case.
+    pub(crate) counted: Option<usize>,
+}
+
 /// What a visit found besides the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Visited {
@@ -233,8 +242,8 @@ impl Index {
         self.compacted.store(guard.compacted, Ordering::Release);
     }
 
-    /// Visits the keys that exist in `range` at revision `at` in order, calling `each` with the
-    /// first `limit` of them (all when `None`), and counts the rest.
+    /// Visits the keys that exist in `range` at revision `at` in order, calling `each` with as
+    /// many as `most` says, and counts the rest as far.
     ///
     /// `at` zero or less means the current revision. `hold`: do not let go of the lock on the way.
     ///
@@ -244,16 +253,19 @@ impl Index {
         &self,
         range: KeyRange<'_>,
         at: i64,
-        limit: Option<usize>,
+        most: Most,
         hold: bool,
         mut each: impl FnMut(&[u8], Found),
     ) -> Result<Visited> {
-        let most = if hold { usize::MAX } else { SLICE };
+        let slice = if hold { usize::MAX } else { SLICE };
         let mut state = self.state.read();
         let current = state.current;
         let at = if at <= 0 { current } else { at };
         state.check(at)?;
-        let limit = limit.map_or(i64::MAX, |limit| limit as i64);
+        let bound = |most: Option<usize>| {
+            most.map_or(i64::MAX, |most| i64::try_from(most).unwrap_or(i64::MAX))
+        };
+        let (limit, counted) = (bound(most.visited), bound(most.counted));
         let all = (range.is_everything() && at == current).then_some(state.live);
         if limit == 0
             && let Some(count) = all
@@ -263,14 +275,14 @@ impl Index {
         let mut count = 0;
         let mut resume = None;
         loop {
-            let next = state.slice(range, resume.as_deref(), most, |key, entry| {
+            let next = state.slice(range, resume.as_deref(), slice, |key, entry| {
                 if let Some(found) = entry.get(at) {
                     if count < limit {
                         each(key, found);
                     }
                     count += 1;
                 }
-                count < limit || all.is_none()
+                count < limit || (all.is_none() && count < counted)
             });
             if next.is_none() {
                 return Ok(Visited {

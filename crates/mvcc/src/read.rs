@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::error::{Error, Result};
-use crate::index::{Index, KeyRange, Visited};
+use crate::index::{Index, KeyRange, Most, Visited};
 use crate::key_index::Found;
 use crate::revision::Revision;
 
@@ -29,6 +29,9 @@ pub struct RangeOptions {
     pub count_only: bool,
     /// Return pairs without value and lease, read from the index alone.
     pub keys_only: bool,
+    /// Stop counting keys here, once the limit is reached; zero counts all. It bounds the work of
+    /// a range that is cut short: a [`RangeResult::count`] of at least this much is a lower bound.
+    pub count_max: usize,
 }
 
 /// What a range of keys holds.
@@ -52,12 +55,12 @@ pub(crate) enum View {
 }
 
 impl View {
-    /// Visits the range's keys: `each` folds the first `limit` of them into the state returned.
+    /// Visits the range's keys: `each` folds as many as `most` says into the state returned.
     fn visit<T: Default>(
         self,
         index: &Index,
         range: KeyRange<'_>,
-        limit: Option<usize>,
+        most: Most,
         each: impl Fn(&mut T, &[u8], Found),
     ) -> Result<(T, Visited)> {
         let mut state = T::default();
@@ -65,21 +68,19 @@ impl View {
             View::At(revision) => revision,
             View::Pending(current) => {
                 let visit = |key: &[u8], found, _| each(&mut state, key, found);
-                let count = index.visit_latest(range, limit, visit);
+                let count = index.visit_latest(range, most.visited, visit);
                 return Ok((state, Visited { count, current }));
             }
         };
         for _ in 1..VISITS {
-            match index.visit(range, at, limit, false, |key, found| {
+            match index.visit(range, at, most, false, |key, found| {
                 each(&mut state, key, found)
             }) {
                 Err(Error::Compacted { .. }) if at <= 0 => state = T::default(),
                 visited => return visited.map(|visited| (state, visited)),
             }
         }
-        let visited = index.visit(range, at, limit, true, |k, found| {
-            each(&mut state, k, found)
-        })?;
+        let visited = index.visit(range, at, most, true, |k, found| each(&mut state, k, found))?;
         Ok((state, visited))
     }
 }
@@ -94,9 +95,14 @@ pub(crate) fn range(
     options: &RangeOptions,
     mut fetch: impl FnMut(Revision) -> Result<Option<Bytes>>,
 ) -> Result<RangeResult> {
-    let limit = Some(options.limit).filter(|limit| *limit > 0);
+    let unless_zero = |most: usize| Some(most).filter(|most| *most > 0);
+    let mut most = Most {
+        visited: unless_zero(options.limit),
+        counted: unless_zero(options.count_max),
+    };
     if options.count_only {
-        let ((), visited) = view.visit(index, range, Some(0), |(), _, _| {})?;
+        most.visited = Some(0);
+        let ((), visited) = view.visit(index, range, most, |(), _, _| {})?;
         let Visited { count, current } = visited;
         return Ok(RangeResult {
             kvs: Vec::new(),
@@ -105,12 +111,12 @@ pub(crate) fn range(
         });
     }
     if options.keys_only {
-        return keys_only(index, view, range, limit);
+        return keys_only(index, view, range, most);
     }
     let mut missing = None;
     for _ in 0..ATTEMPTS {
         let (revisions, Visited { count, current }) =
-            view.visit(index, range, limit, |revisions: &mut Vec<_>, _, found| {
+            view.visit(index, range, most, |revisions: &mut Vec<_>, _, found| {
                 revisions.push(found.modified);
             })?;
         let mut kvs = Vec::with_capacity(revisions.len());
@@ -139,16 +145,11 @@ pub(crate) fn range(
     ))
 }
 
-fn keys_only(
-    index: &Index,
-    view: View,
-    range: KeyRange<'_>,
-    limit: Option<usize>,
-) -> Result<RangeResult> {
+fn keys_only(index: &Index, view: View, range: KeyRange<'_>, most: Most) -> Result<RangeResult> {
     let ((buffer, ends), Visited { count, current }) = view.visit(
         index,
         range,
-        limit,
+        most,
         |(buffer, ends): &mut (BytesMut, Vec<_>), key, found| {
             encode_key(key, found, buffer);
             ends.push(buffer.len());

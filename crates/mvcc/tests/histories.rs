@@ -367,6 +367,7 @@ impl History {
             limit: self.rng.random_range(0..4),
             count_only: self.rng.random_bool(0.2),
             keys_only: self.rng.random_bool(0.2),
+            count_max: 0,
         };
         let model = &self.model;
         let range = match self.store().range(key.as_bytes(), end.as_bytes(), &options) {

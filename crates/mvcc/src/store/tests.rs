@@ -385,3 +385,31 @@ fn an_installed_snapshot_replaces_everything() {
     let hash = |store: &Store| store.hash_kv(5).expect("hashes");
     assert_eq!(hash(&store), hash(&from));
 }
+
+#[test]
+fn a_bounded_count_stops_at_its_bound_but_not_before_the_limit() {
+    let (_dir, store, mut writer) = memory();
+    let mut txn = writer.txn();
+    for key in 0..100 {
+        txn.put(format!("{key:02}").into(), "v".into(), 0)
+            .expect("puts");
+    }
+    txn.end();
+    let read = |limit, count_max, count_only| {
+        let options = RangeOptions {
+            limit,
+            count_max,
+            count_only,
+            ..RangeOptions::default()
+        };
+        let range = store.range(b"01", b"90", &options).expect("reads");
+        (range.kvs.len(), range.count)
+    };
+    assert_eq!(read(5, 0, false), (5, 89));
+    assert_eq!(read(5, 1, false), (5, 5));
+    assert_eq!(read(5, 20, false), (5, 20));
+    assert_eq!(read(0, 20, false), (89, 89));
+    assert_eq!(read(0, 20, true), (0, 20));
+    assert_eq!(read(0, 89, true), (0, 89));
+    assert_eq!(read(0, 1000, true), (0, 89));
+}
