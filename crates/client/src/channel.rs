@@ -8,13 +8,16 @@
 //! A slot that failed leaves the rotation, and is dialled again in the background after a growing
 //! pause, or at once when nothing else is connected. Names are resolved at each dial.
 
+use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
@@ -24,6 +27,9 @@ use crate::retry::{jittered, root_cause};
 const REDIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Pause between rounds while no endpoint can be reached, first and longest.
 const ROUND_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
+
+/// What is said of an endpoint that neither refuses nor answers.
+const SILENCE: &str = "no answer to the connection attempt";
 
 /// How connections are made.
 #[derive(Clone, Debug)]
@@ -45,6 +51,7 @@ pub(crate) struct Balancer {
 struct Slot {
     endpoint: Endpoint,
     dialer: tonic::transport::Endpoint,
+    dial_timeout: Duration,
     /// Written by whoever dials or sees a failure; nobody waits while holding it.
     state: Mutex<State>,
     /// Held while dialling, so that an endpoint is dialled once at a time.
@@ -92,6 +99,7 @@ impl Balancer {
                 Ok(Arc::new(Slot {
                     endpoint,
                     dialer,
+                    dial_timeout: options.dial_timeout,
                     state: Mutex::default(),
                     dialling: tokio::sync::Mutex::default(),
                 }))
@@ -178,7 +186,7 @@ impl Balancer {
                         if !failed.iter().any(|at| at.endpoint == endpoint) {
                             failed.push(Attempt {
                                 endpoint: endpoint.to_owned(),
-                                reason: "no answer to the connection attempt".to_owned(),
+                                reason: SILENCE.to_owned(),
                             });
                         }
                     }
@@ -195,7 +203,7 @@ fn keep_last_reasons(known: &mut Vec<Attempt>, round: Vec<Attempt>) {
     for attempt in round {
         match known.iter_mut().find(|at| at.endpoint == attempt.endpoint) {
             None => known.push(attempt),
-            Some(_) if attempt.reason.starts_with("no answer") => {}
+            Some(_) if attempt.reason == SILENCE => {}
             Some(at) => at.reason = attempt.reason,
         }
     }
@@ -251,7 +259,7 @@ impl Slot {
         if let Some(connection) = self.connection() {
             return Ok(connection);
         }
-        match self.dialer.connect().await {
+        match self.open().await {
             Ok(channel) => {
                 let mut state = self.state();
                 state.generation += 1;
@@ -266,14 +274,45 @@ impl Slot {
                     generation,
                 })
             }
-            Err(err) => {
+            Err(reason) => {
                 self.state().count_failure();
                 Err(Attempt {
                     endpoint: self.endpoint.as_str().to_owned(),
-                    reason: root_cause(&err),
+                    reason,
                 })
             }
         }
+    }
+
+    /// Connects and waits for a first sign of life, all within twice the dial timeout.
+    ///
+    /// A connection alone says little: the kernel accepts it for a process that is stopped, or that
+    /// speaks another protocol. No request is sent before something answered.
+    async fn open(&self) -> std::result::Result<Channel, String> {
+        let channel = self
+            .dialer
+            .connect()
+            .await
+            .map_err(|err| root_cause(&err))?;
+        match timeout(self.dial_timeout, greet(channel.clone())).await {
+            Ok(Ok(())) => Ok(channel),
+            Ok(Err(status)) => Err(root_cause(&status)),
+            Err(_) => Err(SILENCE.to_owned()),
+        }
+    }
+}
+
+/// Asks for the server's health. Any answer will do, even that there is no such service.
+async fn greet(channel: Channel) -> std::result::Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(channel);
+    if grpc.ready().await.is_err() {
+        return Err(kvd_api::error::unknown("the connection was closed"));
+    }
+    let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    match grpc.unary(Request::new(()), path, codec).await {
+        Err(status) if status.source().is_some() => Err(status),
+        _ => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use kvd_api::pb::etcdserverpb::kv_server::{Kv, KvServer};
 use kvd_api::wire::RangeResponse;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response};
 
@@ -28,12 +28,15 @@ enum Mood {
     Compacted,
     /// Never answers.
     Silent,
+    /// Ends with its connections at the first request.
+    Dies,
 }
 
 #[derive(Clone)]
 struct Fake {
     mood: Mood,
     requests: Arc<AtomicUsize>,
+    stop: Arc<Notify>,
 }
 
 impl Fake {
@@ -44,6 +47,10 @@ impl Fake {
             Mood::Answers | Mood::Unavailable(_) => Ok(Response::new(T::default())),
             Mood::Compacted => Err(WireError::Compacted.into()),
             Mood::Silent => std::future::pending().await,
+            Mood::Dies => {
+                self.stop.notify_one();
+                std::future::pending().await
+            }
         }
     }
 }
@@ -116,7 +123,7 @@ impl Kv for Fake {
 struct Server {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Arc<Notify>,
 }
 
 impl Server {
@@ -130,11 +137,13 @@ impl Server {
         let address = listener.local_addr().expect("address");
         let listener = listener.into_std().expect("listener");
         let requests = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(Notify::new());
         let fake = Fake {
             mood,
             requests: Arc::clone(&requests),
+            stop: Arc::clone(&stop),
         };
-        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = Arc::clone(&stop);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -147,14 +156,14 @@ impl Server {
                     .serve_with_incoming(TcpListenerStream::new(listener));
                 tokio::select! {
                     served = serve => served.expect("serve"),
-                    _ = stopped => {}
+                    () = stopped.notified() => {}
                 }
             });
         });
         Server {
             address,
             requests,
-            stop: Some(stop),
+            stop,
         }
     }
 
@@ -284,24 +293,67 @@ async fn an_answer_is_never_asked_for_twice() {
 
 #[tokio::test]
 async fn a_write_on_a_connection_that_breaks_is_reported_not_repeated() {
-    // HTTP/2's preface and settings take fewer than 100 bytes: from 120 on the request was sent.
-    // Before that the connection may be made again, since nothing has left on it.
-    for read in [0, 24, 60, 120, 150] {
+    let dying = Server::start(Mood::Dies).await;
+    let healthy = Server::start(Mood::Answers).await;
+    let client = client(&[dying.address, healthy.address], LONG);
+    let mut put = 0;
+    let until_lost = async {
+        loop {
+            match client.put("a", "1", PutOptions::new()).await {
+                Ok(_) => put += 1,
+                Err(err) => return err,
+            }
+        }
+    };
+    let err = tokio::time::timeout(LONG, until_lost)
+        .await
+        .expect("the dying one has its turn");
+    assert!(matches!(err, Error::ConnectionLost { .. }), "{err:?}");
+    assert!(err.is_fate_unknown());
+    assert_eq!(dying.requests(), 1);
+    assert_eq!(healthy.requests(), put, "the lost write was sent again");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_what_does_not_answer() {
+    // Closes at once, within the preface, and after it.
+    for read in [0, 24, 60, 120] {
         let (address, accepted) = dropper(read).await;
-        let one = client(&[address], LONG);
+        let one = client(&[address], SHORT);
         let err = one
             .put("a", "1", PutOptions::new())
             .await
             .expect_err("dropped");
         assert!(
-            matches!(err, Error::ConnectionLost { .. }),
+            matches!(err, Error::NoConnection { .. }),
             "read {read}: {err:?}"
         );
-        assert!(err.is_fate_unknown());
-        if read >= 120 {
-            assert_eq!(accepted.load(Ordering::SeqCst), 1, "read {read}");
-        }
+        assert!(!err.is_fate_unknown());
+        assert!(accepted.load(Ordering::SeqCst) >= 1);
     }
+}
+
+#[tokio::test]
+async fn a_process_that_is_stopped_costs_no_time() {
+    // The kernel accepts connections for it, and nobody answers on them.
+    let stopped = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let server = Server::start(Mood::Answers).await;
+    let address = stopped.local_addr().expect("address");
+    let started = Instant::now();
+    let client = client(&[address, server.address], LONG);
+    for _ in 0..10 {
+        client
+            .put("a", "1", PutOptions::new())
+            .await
+            .expect("the other endpoint");
+    }
+    assert_eq!(server.requests(), 10);
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    drop(stopped);
 }
 
 #[tokio::test]
@@ -381,7 +433,7 @@ async fn dead_endpoints_cost_no_time() {
 
 #[tokio::test]
 async fn an_endpoint_that_dies_is_left_and_comes_back() {
-    let mut first = Server::start(Mood::Answers).await;
+    let first = Server::start(Mood::Answers).await;
     let second = Server::start(Mood::Answers).await;
     let client = client(&[first.address, second.address], LONG);
     let until_both_served = async {
@@ -393,7 +445,7 @@ async fn an_endpoint_that_dies_is_left_and_comes_back() {
         .await
         .expect("requests are spread");
 
-    first.stop.take().expect("running").send(()).expect("stop");
+    first.stop.notify_one();
     for _ in 0..20 {
         client
             .get("a", GetOptions::new())
@@ -502,6 +554,7 @@ async fn a_unix_socket_is_an_endpoint() {
     let fake = Fake {
         mood: Mood::Answers,
         requests: Arc::clone(&requests),
+        stop: Arc::default(),
     };
     tokio::spawn(
         tonic::transport::Server::builder()
