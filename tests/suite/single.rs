@@ -134,3 +134,19 @@ async fn a_full_store_refuses_puts_until_the_alarm_is_disarmed() -> Result<()> {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_member_that_was_idle_for_many_election_timeouts_still_leads() -> Result<()> {
+    let arguments = ["--heartbeat-interval", "10", "--election-timeout", "50"];
+    let cluster = Cluster::start(1, &arguments).await?;
+    let mut kv = cluster.members[0].kv().await?;
+    for number in 0..3 {
+        // Idleness is what is tested; nothing is waited for.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        kv.put(put("idle", &number.to_string())).await?;
+        assert_eq!(kv.range(all()).await?.into_inner().count, 1);
+    }
+    let status = cluster.members[0].status().await?;
+    assert_eq!((status.raft_term, status.errors.len()), (1, 0), "{status:?}");
+    Ok(())
+}

@@ -112,9 +112,9 @@ impl Core {
         &self.node
     }
 
-    /// Raft's view of this member, now.
+    /// Raft's view of this member, with every index fresh.
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        self.node.current_status()
     }
 
     /// The leader that this member knows; zero when there is none.
