@@ -30,7 +30,7 @@ pub const CATCHUP_ENTRIES: u64 = 5_000;
 /// Applied entries between snapshots. etcd: `--snapshot-count`.
 pub const SNAPSHOT_COUNT: u64 = 10_000;
 /// Keys that a range answers on the thread that took it; a larger one goes to the blocking pool.
-pub const INLINE_RANGE_KEYS: i64 = 2_000;
+pub const INLINE_RANGE_KEYS: usize = 2_000;
 /// Longest time that requests under way may take when the member stops, before their connections
 /// are cut.
 pub const DRAIN_DEADLINE: Duration = Duration::from_millis(1_500);

@@ -84,6 +84,10 @@ impl Answers for Waiters {
             }
         }
     }
+
+    fn is_awaited(&self, request_id: u64) -> bool {
+        self.shard(request_id).lock().contains_key(&request_id)
+    }
 }
 
 /// One caller's wait for its result.

@@ -28,6 +28,7 @@ pub use alarm::Alarms;
 pub use applier::{Answers, Applier, Parts};
 pub use cluster::{cluster_version, members};
 pub use outcome::Applied;
+pub(crate) use range::range_counting;
 pub use range::{View, range};
 pub use txn::{is_read_only, is_serializable, read_only_txn};
 

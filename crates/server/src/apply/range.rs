@@ -86,6 +86,15 @@ impl View for Pinned<'_> {
 /// Errors: [`Error::Compacted`], [`Error::FutureRevision`]; faults of the store.
 /// Source: etcd `KV.Range`; `server/etcdserver/txn/range.go`, `executeRange`.
 pub fn range(view: &(impl View + ?Sized), request: &RangeRequest) -> Result<RangeResponse> {
+    range_counting(view, request, 0)
+}
+
+/// As [`range`], but stops counting at `count_max` keys unless it is zero.
+pub(crate) fn range_counting(
+    view: &(impl View + ?Sized),
+    request: &RangeRequest,
+    count_max: usize,
+) -> Result<RangeResponse> {
     // Sorting by value needs the values; they are taken out at the end.
     let strips_values = request.keys_only && request.sort_target == SortTarget::Value as i32;
     let options = RangeOptions {
@@ -93,6 +102,7 @@ pub fn range(view: &(impl View + ?Sized), request: &RangeRequest) -> Result<Rang
         limit: limit_at_store(request),
         count_only: request.count_only,
         keys_only: request.keys_only && !strips_values,
+        count_max,
     };
     let RangeResult {
         kvs,

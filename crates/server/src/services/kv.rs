@@ -9,6 +9,7 @@
 //! Source: etcd `server/etcdserver/api/v3rpc/{key,quota}.go`, `server/etcdserver/v3_server.go`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::kv_server::Kv;
@@ -19,7 +20,7 @@ use kvd_api::pb::etcdserverpb::{
 };
 use kvd_api::pb::kvdcommandpb::command;
 use kvd_api::wire::RangeResponse;
-use kvd_mvcc::Store;
+use kvd_mvcc::{RangeOptions, Store};
 use tonic::{Request, Response, Status};
 
 use super::range_stream::{self, ResponseStream};
@@ -27,25 +28,59 @@ use super::{header, validate};
 use crate::apply::{self, Applied};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::metrics::Outcomes;
 use crate::{limits, quota};
 
 /// The service.
 #[derive(Clone)]
 pub struct KvService {
     core: Arc<Core>,
+    durations: Arc<Durations>,
+}
+
+/// How long reads take. Writes are measured where they are proposed and applied.
+struct Durations {
+    /// From the store alone.
+    range: Outcomes,
+    range_request: Outcomes,
+    read_only_txn_request: Outcomes,
 }
 
 impl KvService {
     /// The service of the member `core`.
     pub fn new(core: Arc<Core>) -> KvService {
-        KvService { core }
+        let metrics = core.metrics();
+        let durations = Arc::new(Durations {
+            range: metrics.range_outcomes(),
+            range_request: metrics.request_outcomes("Range"),
+            read_only_txn_request: metrics.request_outcomes("ReadonlyTxn"),
+        });
+        KvService { core, durations }
     }
 
     async fn range_inner(&self, request: RangeRequest) -> Result<RangeResponse> {
         validate::range(&request)?;
+        let started = Instant::now();
+        let result = self.read_range(request).await;
+        self.durations
+            .range_request
+            .observe(result.is_ok(), started.elapsed());
+        result
+    }
+
+    async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse> {
         if !request.serializable {
             self.linearize().await?;
         }
+        let started = Instant::now();
+        let result = self.local_range(request).await;
+        self.durations
+            .range
+            .observe(result.is_ok(), started.elapsed());
+        result
+    }
+
+    async fn local_range(&self, request: RangeRequest) -> Result<RangeResponse> {
         let store = self.core.store();
         let mut response = if is_small(store, &request) {
             apply::range(store, &request)?
@@ -95,7 +130,12 @@ impl KvService {
         self.core.check_quota(quota::txn_cost(&request)).await?;
         validate::txn(&request, self.core.config().txn_ops_max)?;
         let mut response = if apply::is_read_only(&request) {
-            self.read_only_txn(request).await?
+            let started = Instant::now();
+            let result = self.read_only_txn(request).await;
+            self.durations
+                .read_only_txn_request
+                .observe(result.is_ok(), started.elapsed());
+            result?
         } else {
             match self.core.propose(command::Request::Txn(request)).await? {
                 Applied::Txn(response) => response,
@@ -179,24 +219,42 @@ fn mismatch(what: &str, applied: &Applied) -> Error {
     Error::Internal(format!("a {what} was answered with {applied:?}"))
 }
 
-/// Whether the read surely touches few keys.
+/// Whether the read touches few enough keys to run on the thread that took the call.
 fn is_small(store: &Store, request: &RangeRequest) -> bool {
-    request.range_end.is_empty() || store.keys_count() <= limits::INLINE_RANGE_KEYS as u64
+    holds_few_keys(store, &request.key, &request.range_end, request.revision)
 }
 
 fn is_small_txn(store: &Store, request: &TxnRequest) -> bool {
-    if store.keys_count() <= limits::INLINE_RANGE_KEYS as u64 {
+    let ops = request.success.iter().chain(&request.failure);
+    let compares = request.compare.iter();
+    compares
+        .map(|compare| (&compare.key, &compare.range_end, 0))
+        .chain(ops.filter_map(|op| match &op.request {
+            Some(request_op::Request::RequestRange(range)) => {
+                Some((&range.key, &range.range_end, range.revision))
+            }
+            _ => None,
+        }))
+        .all(|(key, range_end, revision)| holds_few_keys(store, key, range_end, revision))
+}
+
+/// Looks into the index, and there no further than the answer needs.
+fn holds_few_keys(store: &Store, key: &[u8], range_end: &[u8], revision: i64) -> bool {
+    let few = limits::INLINE_RANGE_KEYS;
+    if range_end.is_empty() || store.keys_count() <= few as u64 {
         return true;
     }
-    let ops = request.success.iter().chain(&request.failure);
-    request
-        .compare
-        .iter()
-        .all(|compare| compare.range_end.is_empty())
-        && ops.into_iter().all(|op| match &op.request {
-            Some(request_op::Request::RequestRange(range)) => range.range_end.is_empty(),
-            _ => true,
-        })
+    let options = RangeOptions {
+        revision,
+        count_only: true,
+        count_max: few + 1,
+        ..RangeOptions::default()
+    };
+    match store.range(key, range_end, &options) {
+        Ok(result) => result.count <= few as i64,
+        // The read itself meets the error again, at once.
+        Err(_) => true,
+    }
 }
 
 #[tonic::async_trait]

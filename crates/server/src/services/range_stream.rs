@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Stream, stream};
-use kvd_api::pb::etcdserverpb::{RangeRequest, RangeStreamResponse};
+use kvd_api::pb::etcdserverpb::{RangeRequest, RangeStreamResponse, ResponseHeader};
 use kvd_api::pb::mvccpb::KeyValue;
 use kvd_api::wire::RangeResponse;
 use kvd_mvcc::Store;
@@ -92,10 +92,11 @@ impl Cursor {
 
     /// Reads the next chunk; returns no cursor with the last one.
     fn chunk(mut self, store: &Store) -> Result<(RangeResponse, Option<Cursor>)> {
-        let mut chunk = apply::range(store, &self.request)?;
         if self.request.count_only {
-            return Ok((chunk, None));
+            return Ok((apply::range(store, &self.request)?, None));
         }
+        // Counting all that is left with each chunk would make a long stream quadratic.
+        let mut chunk = apply::range_counting(store, &self.request, 1)?;
         let header = chunk.header.take();
         if self.revision == 0 {
             self.revision = header.as_ref().map_or(0, |header| header.revision);
@@ -103,14 +104,11 @@ impl Cursor {
                 self.request.revision = self.revision;
             }
         }
-        let keys = i64::try_from(chunk.kvs.len()).unwrap_or(i64::MAX);
-        self.sent += keys;
+        self.sent += i64::try_from(chunk.kvs.len()).unwrap_or(i64::MAX);
         let next_key = match chunk.kvs.last() {
             Some(last) if chunk.more => Some(key_after(last)?),
             _ => None,
         };
-        // The store counted from this chunk's first key on; what came before was sent.
-        let count = self.sent - keys + chunk.count;
         chunk.count = 0;
         match next_key {
             Some(next_key) if self.sent < self.limit => {
@@ -121,12 +119,15 @@ impl Cursor {
                 self.request.key = next_key;
                 Ok((chunk, Some(self)))
             }
-            _ => {
-                chunk.header = header.map(|header| kvd_api::pb::etcdserverpb::ResponseHeader {
-                    revision: self.revision,
-                    ..header
-                });
-                chunk.count = count;
+            next_key => {
+                let revision = self.revision;
+                chunk.header = header.map(|header| ResponseHeader { revision, ..header });
+                chunk.count = self.sent;
+                if let Some(next_key) = next_key {
+                    self.request.key = next_key;
+                    self.request.count_only = true;
+                    chunk.count += apply::range(store, &self.request)?.count;
+                }
                 Ok((chunk, None))
             }
         }
