@@ -48,11 +48,6 @@ impl LogStore {
         self.wal.fault()
     }
 
-    /// Whether nothing was ever stored.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.wal.bounds() == (None, None) && self.wal.vote().is_none()
-    }
-
     /// Writes what is queued and stops the log's thread. Blocks until done.
     pub(crate) fn close(&self) -> wal::Result<()> {
         self.wal.close()

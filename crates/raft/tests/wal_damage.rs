@@ -10,6 +10,7 @@ use kvd_raft::disk::{Disk, Fault, FaultPoint, SimDisk};
 use kvd_raft::wal::{Entry, Error, LogId, Options, Vote, Wal};
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
+type Content = (Vec<Entry>, Option<Vote>, (Option<LogId>, Option<LogId>));
 
 fn options(disk: &SimDisk) -> Options {
     let mut options = Options::new("/wal", 1, 2);
@@ -48,7 +49,7 @@ fn vote(wal: &Wal, term: u64) {
 }
 
 /// All that a log holds.
-fn content(wal: &Wal) -> (Vec<Entry>, Option<Vote>, (Option<LogId>, Option<LogId>)) {
+fn content(wal: &Wal) -> Content {
     let entries = wal.read(0..u64::MAX, usize::MAX).expect("readable entries");
     (entries, wal.vote(), wal.bounds())
 }
@@ -171,7 +172,11 @@ fn damage_after_the_start_is_an_error_and_not_other_content() {
     assert_eq!(wal.read(0..1, 1000).expect("readable").len(), 1);
     match wal.read(0..3, 1000) {
         Err(Error::Corrupt { offset, what, .. }) => {
-            assert_eq!((offset, what.contains("entry 1 ")), (64 + 42 + 106 + 24, true), "{what}");
+            assert_eq!(
+                (offset, what.contains("entry 1 ")),
+                (64 + 42 + 106 + 24, true),
+                "{what}"
+            );
         }
         other => panic!("{other:?}"),
     }

@@ -82,9 +82,9 @@ impl Life {
         match rng.random_range(0..20) {
             0..=12 => {
                 let term = last.map_or(1, |last| last.term) + u64::from(rng.random_bool(0.1));
-                let mut index = last.map_or(0, |last| last.index + 1);
+                let first = last.map_or(0, |last| last.index + 1);
                 let mut entries = Vec::new();
-                for _ in 0..rng.random_range(1..5) {
+                for index in first..first + rng.random_range(1..5) {
                     let longest = if rng.random_bool(0.1) { 20_000 } else { 900 };
                     let data = vec![rng.random::<u8>(); rng.random_range(0..longest)];
                     let data = Bytes::from(data);
@@ -94,7 +94,6 @@ impl Life {
                         kind: 1,
                         data,
                     });
-                    index += 1;
                 }
                 wal.append(entries, done).expect("an open log");
             }

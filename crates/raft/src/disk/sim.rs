@@ -508,11 +508,7 @@ fn apply_name(names: &mut BTreeMap<PathBuf, u64>, event: &Event) {
 /// Applies a write block by block, each only when `kept` says so; a resize likewise.
 fn apply_content(content: &mut Vec<u8>, event: &Event, kept: &mut dyn FnMut() -> bool) {
     match event {
-        Event::Resize { bytes, .. } => {
-            if kept() {
-                content.resize(*bytes as usize, 0);
-            }
-        }
+        Event::Resize { bytes, .. } if kept() => content.resize(*bytes as usize, 0),
         Event::Write { offset, bytes, .. } => {
             let (mut at, end) = (*offset, *offset + bytes.len() as u64);
             while at < end {
