@@ -77,8 +77,14 @@ pub(crate) struct Globals {
     /// not be set)
     #[arg(long, global = true, hide = true, value_name = "string")]
     auth_jwt_token: Option<String>,
-    /// username[:password] for authentication (prompt if password is not supplied)
-    #[arg(long, global = true, hide = true, value_name = "string")]
+    /// Who asks.
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "string",
+        help = "username[:password] for authentication (prompt if password is not supplied)"
+    )]
     user: Option<String>,
     /// password for authentication (if this option is used, --user option shouldn't include
     /// password)
