@@ -12,7 +12,7 @@ build:
 test:
 	$(CARGO) test --workspace $(TEST_ARGS)
 
-# Everything that CI checks but the foreign clients.
+# What `.ci/run` checks but the foreign clients.
 verify: tidy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
