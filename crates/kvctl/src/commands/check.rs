@@ -126,6 +126,10 @@ async fn run(clients: Vec<Client>, load: Load, prefix: &str) -> Figures {
     let bar = ProgressBar::new(load.duration.as_secs()).with_style(bar_style());
     pace(keys, load, prefix, &bar).await;
     bar.finish();
+    if !bar.is_hidden() {
+        // The bar leaves the cursor behind itself, where the verdict would be glued to it.
+        eprintln!();
+    }
     let mut figures = Figures::default();
     while let Some(worker) = workers.join_next().await {
         match worker {
