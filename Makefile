@@ -47,9 +47,10 @@ compare: build
 		--kvd $(abspath $(or $(CARGO_TARGET_DIR),target))/release/kvd \
 		$(if $(ETCD),--etcd $(ETCD)) $(COMPARE_ARGS)
 
-# Power cuts and damaged logs, seeded: make sim SEED=42 replays one run.
+# Power cuts and kills, seeded: make sim SEED=42 replays one run.
 sim:
-	$(if $(SEED),KVD_SEED=$(SEED)) $(CARGO) test --release -p kvd-raft -p kvd-mvcc -- power_cut
+	$(if $(SEED),KVD_SEED=$(SEED)) $(CARGO) test --release -p kvd-raft --test wal_power_cut
+	$(if $(SEED),KVD_SEED=$(SEED)) $(CARGO) test --release -p kvd-mvcc --test power_cut --test kill
 
 # Three members on loopback until Ctrl-C; their data stays in .cluster/.
 cluster: build
