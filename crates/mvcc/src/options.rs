@@ -82,7 +82,7 @@ impl Default for Options {
             engine_cache_bytes: 16 << 20,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 64 << 20,
-            unflushed_bytes_max: 256 << 20,
+            unflushed_bytes_max: 128 << 20,
             compaction_batch_limit: 1000,
             compaction_sleep: Duration::from_millis(10),
             on_flush: None,

@@ -42,7 +42,7 @@ pub trait Backend: Send + Sync {
     /// written meanwhile may show in part. An empty page is the end; a short one is not.
     fn scan(&self, from: &[u8], to: &[u8], page: Page) -> Result<Vec<(Bytes, Bytes)>>;
 
-    /// Bytes taken on disk.
+    /// Bytes taken on disk. Engines make their files longer than they fill them; holes don't count.
     fn size(&self) -> Result<u64>;
 
     /// Work the engine wants done now and then, such as giving memory back. Called by the writing
@@ -79,6 +79,9 @@ impl Page {
         pairs < self.pairs && bytes < self.bytes
     }
 }
+
+/// Bytes of a block, as the file system counts them.
+pub(crate) const BLOCK: u64 = 512;
 
 /// Changes that are applied as one, in their order: of two to the same key the later one counts.
 #[derive(Clone, Debug, Default)]

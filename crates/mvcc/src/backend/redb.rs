@@ -6,13 +6,14 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ::redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Backend, Batch, Page};
+use super::{BLOCK, Backend, Batch, Page};
 use crate::error::{Error, Result};
 
 const FILE: &str = "data.redb";
@@ -145,7 +146,7 @@ impl Backend for Redb {
     fn size(&self) -> Result<u64> {
         match &self.file {
             Some(file) => fs::metadata(file)
-                .map(|metadata| metadata.len())
+                .map(|metadata| metadata.blocks() * BLOCK)
                 .map_err(|source| Error::io(file, source)),
             None => Ok(0),
         }

@@ -1,11 +1,13 @@
 //! The sled 1.0 engine, under the conditions it holds on.
 //!
 //! - One tree, one writing thread. Leaf fan-out 64 is part of the on-disk format.
-//! - Pages that this process wrote never leave sled's memory, whatever its cache limit. So the
-//!   handle is *recycled* (flushed, dropped, opened again) each [`RECYCLE_RECORDS`] records or
-//!   [`RECYCLE_BYTES`] bytes. Readers wait meanwhile; what was written last is still in memory
-//!   above the engine and does not ask it.
-//! - sled's handle can be sent to another thread but not shared, so readers take one from a pool.
+//! - Pages that this process wrote never leave sled's memory, whatever its cache limit, nor do
+//!   those that an iterator read: it counts them in a copy of the cache's books that ends with it.
+//!   So the handle is *recycled* (flushed, dropped, opened again) when so many bytes went through
+//!   it. Readers wait meanwhile; what was written last is still in memory above the engine and
+//!   does not ask it.
+//! - A handle can be sent to another thread but not shared, and each keeps books of its own: so
+//!   there are a few for readers, each behind a lock, and the cache limit is divided among them.
 //! - sled's own flush thread would abort the process on an I/O error, so it is given an interval
 //!   that never comes; [`flush`](Backend::flush) is the only flush.
 //! - sled panics on some damaged files. A panic is caught here and becomes an error, and the
@@ -17,24 +19,29 @@ use std::any::Any;
 use std::fs;
 use std::io;
 use std::mem;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use super::{Backend, Batch, Page};
+use super::{BLOCK, Backend, Batch, Page};
 use crate::error::{Error, Result};
 
 /// Pairs in a leaf. Files of another fan-out cannot be read.
 const LEAF_FANOUT: usize = 64;
-/// Changes after which the handle is recycled.
-const RECYCLE_RECORDS: usize = 200_000;
-/// Bytes after which the handle is recycled.
-const RECYCLE_BYTES: usize = 64 << 20;
-/// Most idle handles kept for readers.
-const POOL: usize = 16;
+/// Bytes that may go through a handle before it is recycled: a part of the files' size, since
+/// opening takes time in proportion to it, within bounds.
+const RECYCLE_PART: u64 = 16;
+const RECYCLE_MIN: u64 = 32 << 20;
+const RECYCLE_MAX: u64 = 512 << 20;
+/// What a pair costs in memory beside its bytes.
+const PAIR_OVERHEAD: usize = 64;
+/// Most handles for readers.
+const READERS_MAX: usize = 8;
 /// Level 1 costs a third of sled's default CPU and little space.
 const ZSTD_LEVEL: i32 = 1;
 /// sled's flush interval: never (100 years).
@@ -46,17 +53,20 @@ type Db = ::sled::Db<LEAF_FANOUT>;
 pub struct Sled {
     dir: PathBuf,
     cache_bytes: usize,
-    /// Held for reading by every call, for writing by a recycle or close.
+    /// Held for reading by every call, for writing by a recycle or close. None once closed.
     state: RwLock<Option<Handles>>,
-    /// Changes and bytes since the last recycle. Only the writing thread changes them.
-    records: AtomicUsize,
-    bytes: AtomicUsize,
+    /// Bytes written and scanned since the last recycle.
+    used: AtomicU64,
+    /// Bytes of the files, when they were last looked at.
+    size: AtomicU64,
     failed: AtomicBool,
 }
 
 struct Handles {
     writer: Mutex<Db>,
-    readers: Mutex<Vec<Db>>,
+    readers: Vec<Mutex<Db>>,
+    /// Where the next reader starts to look for a free handle.
+    next: AtomicUsize,
 }
 
 impl Sled {
@@ -68,8 +78,8 @@ impl Sled {
             dir: dir.to_owned(),
             cache_bytes,
             state: RwLock::new(None),
-            records: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            used: AtomicU64::new(0),
+            size: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         };
         *engine.state.write() = Some(engine.open_handles()?);
@@ -77,15 +87,20 @@ impl Sled {
     }
 
     fn open_handles(&self) -> Result<Handles> {
+        let readers = available_parallelism()
+            .map_or(1, usize::from)
+            .min(READERS_MAX);
         let config = ::sled::Config::new()
             .path(&self.dir)
-            .cache_capacity_bytes(self.cache_bytes)
+            .cache_capacity_bytes(self.cache_bytes / readers)
             .flush_every_ms(Some(NEVER_MS))
             .zstd_compression_level(ZSTD_LEVEL);
         let db = self.guarded("open", || config.open::<LEAF_FANOUT>())?;
+        let readers = (0..readers).map(|_| Mutex::new(db.clone())).collect();
         Ok(Handles {
             writer: Mutex::new(db),
-            readers: Mutex::new(Vec::new()),
+            readers,
+            next: AtomicUsize::new(0),
         })
     }
 
@@ -122,26 +137,41 @@ impl Sled {
     fn read<T>(&self, action: &'static str, call: impl FnOnce(&Db) -> io::Result<T>) -> Result<T> {
         let state = self.state.read();
         let handles = state.as_ref().ok_or(Error::Closed)?;
-        let pooled = handles.readers.lock().pop();
-        let db = match pooled {
-            Some(db) => db,
-            None => handles.writer.lock().clone(),
-        };
-        let result = self.guarded(action, || call(&db));
-        let mut readers = handles.readers.lock();
-        if readers.len() < POOL {
-            readers.push(db);
-        }
-        result
+        let count = handles.readers.len();
+        let start = handles.next.fetch_add(1, Ordering::Relaxed);
+        let free = (0..count).find_map(|nth| handles.readers[(start + nth) % count].try_lock());
+        let db = free.unwrap_or_else(|| handles.readers[start % count].lock());
+        self.guarded(action, || call(&db))
     }
 
+    /// Counts bytes that went through the handle; true when it is time to recycle it.
+    fn count(&self, pairs: usize, bytes: usize) -> bool {
+        let bytes = (bytes + pairs * PAIR_OVERHEAD) as u64;
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        used >= self.recycle_bytes()
+    }
+
+    fn recycle_bytes(&self) -> u64 {
+        let size = self.size.load(Ordering::Relaxed);
+        (size / RECYCLE_PART).clamp(RECYCLE_MIN, RECYCLE_MAX)
+    }
+
+    /// Gives sled's memory back, if nobody did so meanwhile.
     fn recycle(&self) -> Result<()> {
         let mut state = self.state.write();
-        let handles = state.take().ok_or(Error::Closed)?;
-        self.guarded("flush", || handles.writer.lock().flush().map(|_| ()))
-            .inspect_err(|_| {
-                self.failed.store(true, Ordering::Release);
-            })?;
+        if self.used.load(Ordering::Relaxed) < self.recycle_bytes() {
+            return Ok(());
+        }
+        self.used.store(0, Ordering::Relaxed);
+        let Some(handles) = state.take() else {
+            return Ok(());
+        };
+        let flushed = self.guarded("flush", || handles.writer.lock().flush().map(|_| ()));
+        if let Err(error) = flushed {
+            self.failed.store(true, Ordering::Release);
+            mem::forget(handles);
+            return Err(error);
+        }
         self.guarded("close", || {
             drop(handles);
             Ok(())
@@ -161,9 +191,7 @@ impl Backend for Sled {
             }
         }
         self.change("write a batch", |db| db.apply_batch(writes))?;
-        self.records
-            .fetch_add(batch.changes().len(), Ordering::Relaxed);
-        self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
+        self.count(batch.changes().len(), batch.bytes());
         Ok(())
     }
 
@@ -180,7 +208,7 @@ impl Backend for Sled {
         if from >= to {
             return Ok(Vec::new());
         }
-        self.read("scan", |db| {
+        let (found, bytes) = self.read("scan", |db| {
             let (mut found, mut bytes) = (Vec::new(), 0);
             let mut pairs = db.range(from..to);
             while page.has_room(found.len(), bytes)
@@ -189,22 +217,21 @@ impl Backend for Sled {
                 bytes += value.len();
                 found.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)));
             }
-            Ok(found)
-        })
+            Ok((found, bytes))
+        })?;
+        if self.count(found.len(), bytes) {
+            self.recycle()?;
+        }
+        Ok(found)
     }
 
     fn size(&self) -> Result<u64> {
-        size_of_dir(&self.dir).map_err(|source| Error::io(&self.dir, source))
+        let size = size_of_dir(&self.dir).map_err(|source| Error::io(&self.dir, source))?;
+        self.size.store(size, Ordering::Relaxed);
+        Ok(size)
     }
 
     fn maintain(&self) -> Result<()> {
-        if self.records.load(Ordering::Relaxed) < RECYCLE_RECORDS
-            && self.bytes.load(Ordering::Relaxed) < RECYCLE_BYTES
-        {
-            return Ok(());
-        }
-        self.records.store(0, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
         self.recycle()
     }
 
@@ -265,7 +292,7 @@ fn size_of_dir(dir: &Path) -> io::Result<u64> {
         // sled replaces files while it runs: one that is gone by now counts nothing.
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => size += size_of_dir(&entry.path())?,
-            Ok(metadata) => size += metadata.len(),
+            Ok(metadata) => size += metadata.blocks() * BLOCK,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
