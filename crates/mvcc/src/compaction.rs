@@ -220,18 +220,15 @@ fn run(core: &Core, job: Job) -> Result<bool> {
             hasher.write(key, value);
         }
         removed += deletes.len();
-        let last = page
-            .last()
-            .filter(|_| page.len() >= limit)
-            .map(|(key, _)| key.revision());
-        let tables = if last.is_none() {
-            vec![finish(core, job.revision)]
-        } else {
-            Vec::new()
+        let full = page.last().filter(|_| page.len() >= limit);
+        let next = full.and_then(|(key, _)| key.revision().next());
+        let tables = match next {
+            Some(_) => Vec::new(),
+            None => vec![finish(core, job.revision)],
         };
         core.records.append(Aside { deletes, tables });
-        let Some(last) = last else { break };
-        from = Revision::new(last.main, last.sub + 1);
+        let Some(next) = next else { break };
+        from = next;
         if core.queue.pause(core.options.compaction_sleep) {
             return Ok(false);
         }

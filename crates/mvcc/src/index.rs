@@ -7,6 +7,7 @@
 //! the lock.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -107,12 +108,13 @@ impl Default for State {
 impl State {
     /// Adds a put found in a record, in order of revision.
     pub(crate) fn restore_put(&mut self, key: &[u8], found: Found, lease: i64) {
-        match self.keys.get_mut(key) {
-            Some(entry) => {
-                self.live += i64::from(entry.put(found.modified, lease).is_none());
+        // A key that is known already costs a copy here; looking first costs the others a search.
+        match self.keys.entry(key.into()) {
+            Entry::Occupied(mut entry) => {
+                self.live += i64::from(entry.get_mut().put(found.modified, lease).is_none());
             }
-            None => {
-                self.keys.insert(key.into(), KeyIndex::new(found, lease));
+            Entry::Vacant(entry) => {
+                entry.insert(KeyIndex::new(found, lease));
                 self.live += 1;
             }
         }
@@ -349,16 +351,17 @@ impl Index {
 
     /// Adds a put above the current revision. `revision` must be newer than all before.
     pub(crate) fn put(&self, key: &[u8], revision: Revision, lease: i64) -> Previous {
+        let copy = Box::from(key); // before the lock: allocating may take its time
         let mut state = self.state.write();
-        let previous = match state.keys.get_mut(key) {
-            Some(entry) => entry.put(revision, lease),
-            None => {
+        let previous = match state.keys.entry(copy) {
+            Entry::Occupied(mut entry) => entry.get_mut().put(revision, lease),
+            Entry::Vacant(entry) => {
                 let found = Found {
                     modified: revision,
                     created: revision.main,
                     version: 1,
                 };
-                state.keys.insert(key.into(), KeyIndex::new(found, lease));
+                entry.insert(KeyIndex::new(found, lease));
                 None
             }
         };

@@ -1,9 +1,11 @@
 //! Opening, restoring and sharing the store.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::thread::JoinHandle;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use kvd_api::pb::mvccpb::KeyValue;
@@ -20,12 +22,14 @@ use crate::ledger::{Entries, Ledger};
 use crate::options::{Options, Position};
 use crate::read::{self, RangeOptions, RangeResult, View};
 use crate::records::Records;
-use crate::revision::Revision;
+use crate::revision::{RevKey, Revision};
 use crate::snapshot::SnapshotReader;
 use crate::write::Writer;
 
 /// Records read at once when all of them are.
 const PAGE: usize = 4096;
+/// Pages that wait for the thread that builds the index.
+const PAGES_AHEAD: usize = 4;
 const LAST: Revision = Revision::new(i64::MAX, i64::MAX);
 
 /// What readers, the writer and the compaction thread share.
@@ -109,38 +113,7 @@ pub(crate) fn restore(records: &Records, tables: &Entries) -> Result<(State, Opt
         compaction::decode_revision(entry.map(|(_, _, value)| value.clone()))
     };
     let (finished, scheduled) = (meta(FINISHED)?, meta(SCHEDULED)?);
-    let mut state = State::default();
-    let mut from = Revision::new(1, 0);
-    loop {
-        let page = records.scan(from, LAST, PAGE)?;
-        for (key, value) in &page {
-            let revision = key.revision();
-            let record = KeyValue::decode(value.clone()).map_err(|error| {
-                Error::corrupt(format!("the record of {revision}"), error.to_string())
-            })?;
-            if key.is_tombstone() {
-                state.restore_tombstone(&record.key, revision);
-                continue;
-            }
-            let KeyValue {
-                create_revision: created,
-                version,
-                lease,
-                ..
-            } = record;
-            let found = Found {
-                modified: revision,
-                created,
-                version,
-            };
-            state.restore_put(&record.key, found, lease);
-        }
-        let Some((last, _)) = page.last().filter(|_| page.len() >= PAGE) else {
-            break;
-        };
-        let last = last.revision();
-        from = Revision::new(last.main, last.sub + 1);
-    }
+    let mut state = restore_index(records)?;
     // All records up to the compacted revision may be gone, the newest one of the store included.
     state.raise_current(finished.unwrap_or(0).max(scheduled.unwrap_or(0)));
     if let Some(finished) = finished {
@@ -154,6 +127,76 @@ pub(crate) fn restore(records: &Records, tables: &Entries) -> Result<(State, Opt
         previous_finished: false,
     });
     Ok((state, job))
+}
+
+/// Reads all records, one thread ahead of the one that builds the index from them.
+fn restore_index(records: &Records) -> Result<State> {
+    let mut state = State::default();
+    thread::scope(|scope| {
+        let (sender, pages) = mpsc::sync_channel(PAGES_AHEAD);
+        let reader = scope.spawn(move || {
+            each_page(records, LAST, |page| match sender.send(page) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()), // a record was refused
+            })
+        });
+        for page in pages {
+            for (key, value) in page {
+                restore_record(&mut state, &key, value)?;
+            }
+        }
+        reader
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    Ok(state)
+}
+
+fn restore_record(state: &mut State, key: &RevKey, value: Bytes) -> Result<()> {
+    let modified = key.revision();
+    let record = KeyValue::decode(value)
+        .map_err(|error| Error::corrupt(format!("the record of {modified}"), error.to_string()))?;
+    if key.is_tombstone() {
+        state.restore_tombstone(&record.key, modified);
+    } else {
+        let KeyValue {
+            create_revision: created,
+            version,
+            lease,
+            ..
+        } = record;
+        state.restore_put(
+            &record.key,
+            Found {
+                modified,
+                created,
+                version,
+            },
+            lease,
+        );
+    }
+    Ok(())
+}
+
+/// Hands out all records up to `to`, page by page.
+fn each_page(
+    records: &Records,
+    to: Revision,
+    mut each: impl FnMut(Vec<(RevKey, Bytes)>) -> ControlFlow<()>,
+) -> Result<()> {
+    let mut from = Some(Revision::default());
+    while let Some(start) = from {
+        let page = records.scan(start, to, PAGE)?;
+        let last = page
+            .last()
+            .filter(|_| page.len() >= PAGE)
+            .map(|(key, _)| key.revision());
+        if each(page).is_break() {
+            return Ok(());
+        }
+        from = last.and_then(Revision::next);
+    }
+    Ok(())
 }
 
 /// The shared read side of the store. Clones are handles to the same store.
@@ -287,23 +330,11 @@ impl Store {
         Ok(hash)
     }
 
-    fn scan_all(
-        &self,
-        to: Revision,
-        mut each: impl FnMut(&crate::revision::RevKey, &[u8]),
-    ) -> Result<()> {
-        let mut from = Revision::default();
-        loop {
-            let page = self.core().records.scan(from, to, PAGE)?;
-            for (key, value) in &page {
-                each(key, value);
-            }
-            let Some((last, _)) = page.last().filter(|_| page.len() >= PAGE) else {
-                return Ok(());
-            };
-            let last = last.revision();
-            from = Revision::new(last.main, last.sub + 1);
-        }
+    fn scan_all(&self, to: Revision, mut each: impl FnMut(&RevKey, &[u8])) -> Result<()> {
+        each_page(&self.core().records, to, |page| {
+            page.iter().for_each(|(key, value)| each(key, value));
+            ControlFlow::Continue(())
+        })
     }
 
     /// Bytes on disk, with what is not flushed yet.

@@ -202,7 +202,7 @@ struct History {
 impl History {
     fn new(seed: u64) -> Result<Self, Box<dyn StdError>> {
         let engine = match seed % ON_DISK {
-            0 if seed % (2 * ON_DISK) == 0 => EngineKind::Sled,
+            0 if seed.is_multiple_of(2 * ON_DISK) => EngineKind::Sled,
             0 => EngineKind::Redb,
             _ => EngineKind::Memory,
         };
