@@ -103,6 +103,7 @@ impl Directory {
 
     /// Says that the fresh directory holds a store now: its engine's files are there.
     pub(crate) fn finish_creation(&self) -> Result<()> {
+        sync_dir(&self.generation_dir())?;
         let marker = self.path("CREATING");
         if remove_file(&marker)? {
             sync_dir(&self.root)?;
@@ -176,6 +177,13 @@ impl Directory {
     /// layout is started over, and a missing file later on is damage.
     fn create(&mut self, engine: EngineKind) -> Result<()> {
         self.generation = 1;
+        if let Some(parent) = self
+            .root
+            .parent()
+            .filter(|parent| parent.parent().is_some())
+        {
+            sync_dir(parent)?;
+        }
         self.replace("CREATING", "")?;
         remove_dir(&self.path("db"))?;
         create_dir(&self.path("db"))?;
