@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::mpsc;
 
 use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use kvd_raft::wal::{Entry, LogId, Options, Wal};
 
 const ENTRY_BYTES: usize = 256;
@@ -92,5 +92,9 @@ fn recover(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, append, recover);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    append(&mut criterion);
+    recover(&mut criterion);
+    criterion.final_summary();
+}

@@ -219,6 +219,40 @@ fn a_full_disk_stops_the_log_and_loses_nothing() {
 }
 
 #[test]
+fn a_disk_error_anywhere_stops_the_log_and_loses_nothing() {
+    let points = [
+        FaultPoint::Write,
+        FaultPoint::Sync,
+        FaultPoint::SyncDir,
+        FaultPoint::Rename,
+    ];
+    for (point, skip) in points
+        .iter()
+        .flat_map(|point| (0..12).map(move |skip| (*point, skip)))
+    {
+        let disk = SimDisk::new();
+        let wal = Wal::open(options(&disk)).expect("a fresh log");
+        disk.inject(point, skip, Fault::Errno(5));
+        let mut acked = 0;
+        while acked < 200 && append(&wal, 1, acked, 60).is_ok() {
+            acked += 1;
+        }
+        assert!(acked < 200, "{point:?} after {skip} never struck the log");
+        assert!(wal.fault().is_some(), "{point:?} after {skip}");
+        drop(wal);
+        disk.heal();
+        let wal = Wal::open(options(&disk)).expect("the log again");
+        let entries = wal.read(0..u64::MAX, usize::MAX).expect("readable entries");
+        assert!(
+            entries.len() as u64 >= acked,
+            "{point:?} after {skip}: {} of {acked}",
+            entries.len()
+        );
+        append(&wal, 1, entries.len() as u64, 60).expect("durable");
+    }
+}
+
+#[test]
 fn a_disk_that_fills_while_a_spare_is_made_stops_nothing() {
     let disk = SimDisk::new();
     let wal = Wal::open(options(&disk)).expect("a fresh log");

@@ -43,11 +43,6 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result
     let names = disk
         .list(dir)
         .map_err(|error| Error::io("list the directory", dir, error))?;
-    for name in names.iter().filter(|name| is_spare(name)) {
-        let path = dir.join(name);
-        disk.remove(&path)
-            .map_err(|error| Error::io("remove a spare segment", &path, error))?;
-    }
     let numbers: Vec<u64> = names
         .iter()
         .filter_map(|name| segment_number(name))
@@ -64,6 +59,12 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result
     };
     for (place, number) in numbers.iter().enumerate() {
         recovery.segment(disk, *number, place == 0, place + 1 == numbers.len())?;
+    }
+    // Only now: the log of another member is refused untouched.
+    for name in names.iter().filter(|name| is_spare(name)) {
+        let path = dir.join(name);
+        disk.remove(&path)
+            .map_err(|error| Error::io("remove a spare segment", &path, error))?;
     }
     if let Some((newest, _)) = recovery.recovered.segments.last() {
         // What was read may so far be in the page cache only, and from here on counts as durable.
