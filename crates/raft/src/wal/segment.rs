@@ -1,11 +1,11 @@
 //! Segment files: their names, their headers, and how a new one comes to be.
 //!
 //! ```text
-//!  0          8        12       16           24          32        40           48         56    60
-//!  ┌──────────┬────────┬────────┬────────────┬───────────┬─────────┬────────────┬──────────┬─────┐
-//!  │ KVDWAL\r\n│ format │ 0      │ cluster id │ member id │ number  │ segment id │ sequence │ crc │
-//!  └──────────┴────────┴────────┴────────────┴───────────┴─────────┴────────────┴──────────┴─────┘
-//!   magic       u32      u32      u64          u64         u64       u64          u64        u32
+//!  0        8        12   16           24          32       40           48         56    60
+//!  ┌────────┬────────┬────┬────────────┬───────────┬────────┬────────────┬──────────┬─────┐
+//!  │KVDWAL␍␊│ format │ 0  │ cluster id │ member id │ number │ segment id │ sequence │ crc │
+//!  └────────┴────────┴────┴────────────┴───────────┴────────┴────────────┴──────────┴─────┘
+//!   magic    u32      u32  u64          u64         u64      u64          u64        u32
 //! ```
 //! then four zero bytes, then frames. `number` is also the file's name (`0000000000000003.wal`)
 //! and grows by one; `sequence` is that of the first frame; the segment id is random and, with
