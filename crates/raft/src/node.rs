@@ -192,7 +192,9 @@ impl Node {
         change::update(&self.inner.core, member).await
     }
 
-    /// The service that peers talk to; the server mounts it on the peer port.
+    /// The service that peers talk to; the server mounts it on the peer port. Accepted sockets
+    /// must have `TCP_NODELAY` set, as those of [`PlainDialer`](crate::PlainDialer) have: without
+    /// it each reply waits some 40 ms for a delayed acknowledgement.
     pub fn peer_service(&self) -> PeerServer<PeerService> {
         let core = self.inner.core.clone();
         let options = &core.options;

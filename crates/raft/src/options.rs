@@ -63,7 +63,8 @@ pub type OnFailed = Arc<dyn Fn(&[u64], ProposeFailure) + Send + Sync>;
 /// Why a proposal will not be answered by being applied on this member soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProposeFailure {
-    /// There was no leader to take it; it was not appended.
+    /// There was no leader to take it; it was not appended. The node itself does not say so: what
+    /// finds no leader waits until its deadline.
     NoLeader,
     /// It was appended by a leader that was deposed: it may be applied, now or never.
     LeaderChanged,

@@ -123,12 +123,7 @@ fn fault(core: &Core, metrics: &RaftMetrics<TypeConfig>) -> Option<String> {
 /// Whether the leader still leads, as far as this member can tell: a leader must hear from a
 /// quorum, a follower from the leader. After the longest election timeout without it, etcd's
 /// members say that there is no leader, and so do we.
-fn is_live(
-    core: &Core,
-    metrics: &RaftMetrics<TypeConfig>,
-    leader: u64,
-    voters: &[u64],
-) -> bool {
+fn is_live(core: &Core, metrics: &RaftMetrics<TypeConfig>, leader: u64, voters: &[u64]) -> bool {
     // A sole voter is its own quorum, and nobody else's answer renews its time.
     if voters == [core.options.member_id] && leader == core.options.member_id {
         return true;

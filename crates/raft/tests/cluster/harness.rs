@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 use crate::net::Net;
 use crate::toy::{Toy, ToyState};
@@ -132,9 +132,8 @@ impl TestMember {
         let service = node.peer_service();
         runtime.spawn(async move {
             let server = tonic::transport::Server::builder().add_service(service);
-            server
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming(incoming).await
         });
         self.running = Some((runtime, node));
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kvd_raft::{Error, ProposeFailure, Role};
 
-use crate::harness::{Cluster, Setup, eventually};
+use crate::harness::{Cluster, ELECTION, Setup, eventually};
 
 #[test]
 fn a_single_member_elects_itself_and_applies() {
@@ -23,6 +23,19 @@ fn a_single_member_elects_itself_and_applies() {
     let read = only.wait(only.node().read_index()).expect("it leads");
     assert!(read <= only.state.applied());
     assert!(read >= 20, "every acknowledged write is covered");
+}
+
+/// Nobody's answers renew the time of a leader that is alone; it leads all the same.
+#[test]
+fn a_single_member_that_has_nothing_to_do_goes_on_leading() {
+    let cluster = Cluster::start(1, Setup::default());
+    let only = &cluster.members[cluster.leader()];
+    let until = Instant::now() + 4 * ELECTION;
+    eventually("time passes", || {
+        assert_eq!(only.status().leader, Some(1));
+        (Instant::now() > until).then_some(())
+    });
+    only.write(1);
 }
 
 #[test]
