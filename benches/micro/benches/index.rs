@@ -1,5 +1,7 @@
 //! Changes of the store through its writer: mostly the key index, with records kept in memory.
 
+#![allow(missing_docs)] // criterion's macro makes a public function without
+
 use std::hint::black_box;
 
 use bytes::Bytes;
@@ -17,9 +19,16 @@ struct Bench {
 impl Bench {
     fn new(keys: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let options = Options { engine: EngineKind::Memory, ..Options::default() };
+        let options = Options {
+            engine: EngineKind::Memory,
+            ..Options::default()
+        };
         let (_, writer) = kvd_mvcc::open(dir.path(), options).expect("opens");
-        let mut bench = Bench { _dir: dir, writer, index: 0 };
+        let mut bench = Bench {
+            _dir: dir,
+            writer,
+            index: 0,
+        };
         for number in 0..keys {
             bench.put(key(number));
         }
@@ -28,21 +37,28 @@ impl Bench {
 
     fn put(&mut self, key: Bytes) {
         let mut txn = self.writer.txn();
-        txn.put(key, Bytes::from_static(&[b'v'; 256]), 0).expect("puts");
+        txn.put(key, Bytes::from_static(&[b'v'; 256]), 0)
+            .expect("puts");
         txn.end();
         self.commit();
     }
 
     fn commit(&mut self) {
         self.index += 1;
-        self.writer.commit(Position { index: self.index, bytes: Bytes::new() });
+        self.writer.commit(Position {
+            index: self.index,
+            bytes: Bytes::new(),
+        });
     }
 }
 
 /// A key of 48 bytes; neighbouring numbers are far apart.
 fn key(number: u64) -> Bytes {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    Bytes::from(format!("/registry/pods/namespace-{:03}/{spread:019}", spread % 1000))
+    Bytes::from(format!(
+        "/registry/pods/namespace-{:03}/{spread:019}",
+        spread % 1000
+    ))
 }
 
 fn changes(criterion: &mut Criterion) {
@@ -80,7 +96,8 @@ fn changes(criterion: &mut Criterion) {
                 }
                 txn.end();
                 let mut txn = bench.writer.txn();
-                txn.delete_range(b"delete/", b"delete0", false).expect("deletes");
+                txn.delete_range(b"delete/", b"delete0", false)
+                    .expect("deletes");
                 txn.end();
                 bench.commit();
             },

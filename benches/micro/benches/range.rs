@@ -1,5 +1,7 @@
 //! Reads of the store, with values in the cache or not yet flushed.
 
+#![allow(missing_docs)] // criterion's macro makes a public function without
+
 use std::hint::black_box;
 
 use bytes::Bytes;
@@ -9,17 +11,27 @@ use kvd_mvcc::{EngineKind, Options, Position, RangeOptions, Store};
 const KEYS: u64 = 100_000;
 
 fn key(number: u64) -> String {
-    format!("/registry/pods/namespace-{:03}/pod-{number:010}", number / 1000)
+    format!(
+        "/registry/pods/namespace-{:03}/pod-{number:010}",
+        number / 1000
+    )
 }
 
 fn filled(dir: &tempfile::TempDir) -> Store {
-    let options = Options { engine: EngineKind::Memory, ..Options::default() };
+    let options = Options {
+        engine: EngineKind::Memory,
+        ..Options::default()
+    };
     let (store, mut writer) = kvd_mvcc::open(dir.path(), options).expect("opens");
     for number in 0..KEYS {
         let mut txn = writer.txn();
-        txn.put(key(number).into(), Bytes::from_static(&[b'v'; 256]), 0).expect("puts");
+        txn.put(key(number).into(), Bytes::from_static(&[b'v'; 256]), 0)
+            .expect("puts");
         txn.end();
-        writer.commit(Position { index: number, bytes: Bytes::new() });
+        writer.commit(Position {
+            index: number,
+            bytes: Bytes::new(),
+        });
     }
     store
 }
@@ -34,7 +46,11 @@ fn ranges(criterion: &mut Criterion) {
         key(number)
     };
     let read = |key: &str, end: &str, options: &RangeOptions| {
-        black_box(store.range(key.as_bytes(), end.as_bytes(), options).expect("reads"));
+        black_box(
+            store
+                .range(key.as_bytes(), end.as_bytes(), options)
+                .expect("reads"),
+        );
     };
     criterion.bench_function("one key", |bencher| {
         bencher.iter(|| read(&next(), "", &all));
@@ -47,24 +63,49 @@ fn ranges(criterion: &mut Criterion) {
             read(&end, &format!("{}~", &start[..start.len() - 2]), &limited);
         });
     });
-    criterion.bench_function("first 500 of a namespace of 1,000, and their number", |bencher| {
-        let limited = RangeOptions { limit: 500, ..all };
-        bencher.iter(|| {
-            let start = next();
-            let prefix = &start[..start.len() - 3];
-            read(prefix, &format!("{prefix}~"), &limited);
-        });
-    });
-    criterion.bench_function("1,000 keys without values", |bencher| {
-        let keys = RangeOptions { limit: 1000, keys_only: true, ..all };
-        bencher.iter(|| read(&next(), "~", &RangeOptions { limit: 1000, ..keys }));
-    });
+    criterion.bench_function(
+        "first 500 of a namespace of 1,000, and their number",
+        |bencher| {
+            let limited = RangeOptions { limit: 500, ..all };
+            bencher.iter(|| {
+                let start = next();
+                let prefix = &start[..start.len() - 3];
+                read(prefix, &format!("{prefix}~"), &limited);
+            });
+        },
+    );
+    criterion.bench_function(
+        "first 1,000 without values, and the number of all behind",
+        |bencher| {
+            let keys = RangeOptions {
+                limit: 1000,
+                keys_only: true,
+                ..all
+            };
+            bencher.iter(|| {
+                read(
+                    &next(),
+                    "~",
+                    &RangeOptions {
+                        limit: 1000,
+                        ..keys
+                    },
+                )
+            });
+        },
+    );
     criterion.bench_function("number of all keys", |bencher| {
-        let count = RangeOptions { count_only: true, ..all };
+        let count = RangeOptions {
+            count_only: true,
+            ..all
+        };
         bencher.iter(|| read("\0", "\0", &count));
     });
     criterion.bench_function("number of the keys of a namespace", |bencher| {
-        let count = RangeOptions { count_only: true, ..all };
+        let count = RangeOptions {
+            count_only: true,
+            ..all
+        };
         bencher.iter(|| {
             let start = next();
             let prefix = &start[..start.len() - 3];
