@@ -28,8 +28,17 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(size, arguments).await?;
-    let urls: Vec<String> = cluster.members.iter().map(|member| member.client_url()).collect();
-    let options = Options { clients: 8, keys: 6, seed, operations: 400 };
+    let urls: Vec<String> = cluster
+        .members
+        .iter()
+        .map(|member| member.client_url())
+        .collect();
+    let options = Options {
+        clients: 8,
+        keys: 6,
+        seed,
+        operations: 400,
+    };
     let mut running = Workload::start(&urls, &options)?;
     let mut rounds = 0;
     let mut acknowledged = 0;
@@ -53,7 +62,13 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
             workload::read_back(&mut piece, &urls[0]).await?;
             workload::verify(&prefixed(&piece, &all))?;
             all = piece;
-            running = Workload::start(&urls, &Options { seed: seed + rounds, ..options.clone() })?;
+            running = Workload::start(
+                &urls,
+                &Options {
+                    seed: seed + rounds,
+                    ..options.clone()
+                },
+            )?;
         }
     }
     acknowledged += running.acknowledged();
@@ -63,7 +78,10 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
     let last = prefixed(&last, &all);
     workload::verify(&last)?;
     let hash = cluster.equal_hashes(Duration::from_secs(20)).await?;
-    println!("{rounds} faults, {acknowledged} acknowledged operations, hash {}", hash.hash);
+    println!(
+        "{rounds} faults, {acknowledged} acknowledged operations, hash {}",
+        hash.hash
+    );
     Ok(last)
 }
 
@@ -76,17 +94,38 @@ fn prefixed(piece: &Histories, earlier: &Histories) -> Histories {
             operation.call += 10;
             operation.answer = operation.answer.saturating_add(10);
         }
-        let Some(earlier) = earlier.get(key) else { continue };
-        if let Some(Operation { output: Output::Value(value), .. }) = earlier.last() {
+        let Some(earlier) = earlier.get(key) else {
+            continue;
+        };
+        if let Some(Operation {
+            output: Output::Value(value),
+            ..
+        }) = earlier.last()
+        {
             let (input, output) = match value {
                 Some(value) => (Input::Put(*value), Output::Done),
                 None => (Input::Delete, Output::Done),
             };
-            history.insert(0, Operation { client: usize::MAX, input, output, call: 0, answer: 1 });
+            history.insert(
+                0,
+                Operation {
+                    client: usize::MAX,
+                    input,
+                    output,
+                    call: 0,
+                    answer: 1,
+                },
+            );
         }
-        let late = earlier.iter().filter(|operation| operation.output == Output::Unknown);
+        let late = earlier
+            .iter()
+            .filter(|operation| operation.output == Output::Unknown);
         for operation in late {
-            history.push(Operation { call: 2, answer: u64::MAX, ..operation.clone() });
+            history.push(Operation {
+                call: 2,
+                answer: u64::MAX,
+                ..operation.clone()
+            });
         }
     }
     histories
@@ -139,7 +178,11 @@ fn planted_violations_are_found(histories: &mut Histories) {
     let mut stale = histories.clone();
     let mut lost = histories.clone();
     for (key, history) in histories.iter() {
-        let last = history.iter().map(|operation| operation.call).max().unwrap_or(0);
+        let last = history
+            .iter()
+            .map(|operation| operation.call)
+            .max()
+            .unwrap_or(0);
         let at = |call, input, output| Operation {
             client: usize::MAX,
             input,

@@ -34,9 +34,15 @@ impl Cluster {
             member.add_arguments(arguments);
             members.push(member);
         }
-        let entries: Vec<String> =
-            members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect();
-        Ok(Cluster { members, initial_cluster: entries.join(","), folder })
+        let entries: Vec<String> = members
+            .iter()
+            .map(|m| format!("{}={}", m.name(), m.peer_url()))
+            .collect();
+        Ok(Cluster {
+            members,
+            initial_cluster: entries.join(","),
+            folder,
+        })
     }
 
     /// Prepares, starts and waits until every member serves.
@@ -94,7 +100,9 @@ impl Cluster {
                     continue;
                 }
                 running += 1;
-                let Ok(status) = member.status().await else { continue };
+                let Ok(status) = member.status().await else {
+                    continue;
+                };
                 let own = status.header.context("a status has a header")?.member_id;
                 if status.leader == own {
                     leads = Some((index, own));

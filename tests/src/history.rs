@@ -61,9 +61,11 @@ pub fn step(state: Option<u64>, operation: &Operation) -> Option<Option<u64>> {
                 _ => None,
             }
         }
-        (Input::Swap { expected, value }, Output::Unknown) => {
-            Some(if *expected == state { Some(*value) } else { state })
-        }
+        (Input::Swap { expected, value }, Output::Unknown) => Some(if *expected == state {
+            Some(*value)
+        } else {
+            state
+        }),
         _ => None,
     }
 }

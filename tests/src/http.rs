@@ -58,11 +58,23 @@ pub fn post(address: &str, path: &str, body: &str) -> Result<Reply> {
 }
 
 fn parse(text: &str) -> Result<Reply> {
-    let (headers, body) = text.split_once("\r\n\r\n").context("no end of the headers")?;
+    let (headers, body) = text
+        .split_once("\r\n\r\n")
+        .context("no end of the headers")?;
     let status = headers.split(' ').nth(1).context("no status")?.parse()?;
-    let chunked = headers.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    let body = if chunked { unchunk(body)? } else { body.to_owned() };
-    Ok(Reply { status, headers: headers.to_owned(), body })
+    let chunked = headers
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    let body = if chunked {
+        unchunk(body)?
+    } else {
+        body.to_owned()
+    };
+    Ok(Reply {
+        status,
+        headers: headers.to_owned(),
+        body,
+    })
 }
 
 fn unchunk(mut rest: &str) -> Result<String> {

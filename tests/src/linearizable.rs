@@ -152,7 +152,13 @@ mod tests {
     use crate::history::{Input, Output};
 
     fn operation(input: Input, output: Output, call: u64, answer: u64) -> Operation {
-        Operation { client: 0, input, output, call, answer }
+        Operation {
+            client: 0,
+            input,
+            output,
+            call,
+            answer,
+        }
     }
 
     #[test]
@@ -214,7 +220,12 @@ mod tests {
     #[test]
     fn swaps_are_checked_against_the_state() {
         let swap = |expected, value, done, call, answer| {
-            operation(Input::Swap { expected, value }, Output::Swapped(done), call, answer)
+            operation(
+                Input::Swap { expected, value },
+                Output::Swapped(done),
+                call,
+                answer,
+            )
         };
         check(&[swap(None, 1, true, 0, 10), swap(Some(1), 2, true, 20, 30)]).expect("in order");
         check(&[swap(None, 1, true, 0, 10), swap(None, 2, true, 20, 30)])

@@ -28,7 +28,10 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let test = std::env::current_exe()?;
-    let folder = test.ancestors().nth(2).context("a test lies in target/PROFILE/deps")?;
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .context("a test lies in target/PROFILE/deps")?;
     let path = folder.join(name);
     ensure!(
         path.exists(),
@@ -105,7 +108,8 @@ impl Member {
 
     /// Adds arguments for the next starts.
     pub fn add_arguments(&mut self, arguments: &[&str]) {
-        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self.arguments
+            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
 
     /// The command line, without the binary, for the given `--initial-cluster`.
@@ -137,6 +141,7 @@ impl Member {
         let log = File::create(self.log_path())?;
         let child = Command::new(binary("kvd")?)
             .args(self.command_line(initial_cluster))
+            .env_remove("KVD_BIN")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -170,10 +175,18 @@ impl Member {
                 None => bail!("{} was not started", self.name),
             };
             if let Some(status) = ended {
-                bail!("{} ended with {status} before it was ready:\n{}", self.name, tail(&log));
+                bail!(
+                    "{} ended with {status} before it was ready:\n{}",
+                    self.name,
+                    tail(&log)
+                );
             }
             if Instant::now() >= end {
-                bail!("{} was not ready within {deadline:?}:\n{}", self.name, tail(&log));
+                bail!(
+                    "{} was not ready within {deadline:?}:\n{}",
+                    self.name,
+                    tail(&log)
+                );
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -183,7 +196,9 @@ impl Member {
     ///
     /// Errors: when it does not run.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        let pid = self
+            .pid()
+            .with_context(|| format!("{} does not run", self.name))?;
         let pid = Pid::from_raw(i32::try_from(pid)?).context("a process ID is not zero")?;
         kill_process(pid, signal)?;
         Ok(())
@@ -193,7 +208,10 @@ impl Member {
     ///
     /// Errors: when it does not run.
     pub fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
+        let mut child = self
+            .child
+            .take()
+            .with_context(|| format!("{} does not run", self.name))?;
         child.kill()?;
         child.wait()?;
         Ok(())
@@ -205,13 +223,19 @@ impl Member {
     pub async fn wait_exit(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let end = Instant::now() + deadline;
         loop {
-            let Some(child) = &mut self.child else { bail!("{} does not run", self.name) };
+            let Some(child) = &mut self.child else {
+                bail!("{} does not run", self.name)
+            };
             if let Some(status) = child.try_wait()? {
                 self.child = None;
                 return Ok(status);
             }
             if Instant::now() >= end {
-                bail!("{} did not end within {deadline:?}:\n{}", self.name, tail(&self.log()));
+                bail!(
+                    "{} did not end within {deadline:?}:\n{}",
+                    self.name,
+                    tail(&self.log())
+                );
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -261,9 +285,16 @@ impl Member {
     /// Errors: when it does not answer within two seconds.
     pub async fn status(&self) -> Result<StatusResponse> {
         let ask = async {
-            Ok(self.maintenance().await?.status(StatusRequest {}).await?.into_inner())
+            Ok(self
+                .maintenance()
+                .await?
+                .status(StatusRequest {})
+                .await?
+                .into_inner())
         };
-        tokio::time::timeout(Duration::from_secs(2), ask).await.context("no status in 2 s")?
+        tokio::time::timeout(Duration::from_secs(2), ask)
+            .await
+            .context("no status in 2 s")?
     }
 
     /// The hash of its content at `revision` (zero: now).
@@ -271,7 +302,12 @@ impl Member {
     /// Errors: when it does not answer.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKvResponse> {
         let request = HashKvRequest { revision };
-        Ok(self.maintenance().await?.hash_kv(request).await?.into_inner())
+        Ok(self
+            .maintenance()
+            .await?
+            .hash_kv(request)
+            .await?
+            .into_inner())
     }
 
     /// Runs `kvctl` against this member and returns its output.

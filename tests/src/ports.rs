@@ -29,7 +29,10 @@ impl Port {
         let folder = std::env::temp_dir().join("kvd-test-ports");
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         // Another user's tests may share it; failing to widen it only matters to them.
-        drop(fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)));
+        drop(fs::set_permissions(
+            &folder,
+            fs::Permissions::from_mode(0o777),
+        ));
         let mut random = rand::rng();
         for _ in 0..10_000 {
             let number = random.random_range(FIRST..LAST);
@@ -37,7 +40,10 @@ impl Port {
             if reservation.try_lock().is_ok()
                 && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
             {
-                return Ok(Port { number, _reservation: reservation });
+                return Ok(Port {
+                    number,
+                    _reservation: reservation,
+                });
             }
         }
         bail!("no free port between {FIRST} and {LAST}")

@@ -85,7 +85,11 @@ impl Workload {
                 tokio::spawn(client.run(Arc::clone(&stop)))
             })
             .collect();
-        Ok(Workload { stop, acknowledged, clients })
+        Ok(Workload {
+            stop,
+            acknowledged,
+            clients,
+        })
     }
 
     /// Operations acknowledged so far.
@@ -128,12 +132,25 @@ pub async fn read_back(histories: &mut Histories, url: &str) -> Result<()> {
     let channel = Endpoint::from_shared(url.to_owned())?.connect().await?;
     let mut kv = KvClient::new(channel);
     for (key, history) in histories.iter_mut() {
-        let request = RangeRequest { key: key_name(*key), ..RangeRequest::default() };
+        let request = RangeRequest {
+            key: key_name(*key),
+            ..RangeRequest::default()
+        };
         let response = kv.range(request).await?.into_inner();
-        let value = response.decode_kvs()?.first().map(|kv| decode(&kv.value)).transpose()?;
+        let value = response
+            .decode_kvs()?
+            .first()
+            .map(|kv| decode(&kv.value))
+            .transpose()?;
         let last = history
             .iter()
-            .map(|operation| if operation.answer == u64::MAX { 0 } else { operation.answer })
+            .map(|operation| {
+                if operation.answer == u64::MAX {
+                    0
+                } else {
+                    operation.answer
+                }
+            })
             .chain(history.iter().map(|operation| operation.call))
             .max();
         let last = last.unwrap_or(0);
@@ -171,7 +188,9 @@ impl Client {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             }
-            let Some(mut kv) = self.connect().await else { continue };
+            let Some(mut kv) = self.connect().await else {
+                continue;
+            };
             let input = self.choose(seen[key]);
             let call = self.nanoseconds();
             let answer = ask(&mut kv, key, &input);
@@ -204,7 +223,16 @@ impl Client {
             done[key] += 1;
             let answer = if known { now } else { u64::MAX };
             let client = self.number;
-            recorded.push((key, Operation { client, input, output, call, answer }));
+            recorded.push((
+                key,
+                Operation {
+                    client,
+                    input,
+                    output,
+                    call,
+                    answer,
+                },
+            ));
         }
         recorded
     }
@@ -214,7 +242,10 @@ impl Client {
         match self.random.random_range(0..100) {
             0..50 => Input::Get,
             50..75 => Input::Put(value),
-            75..95 => Input::Swap { expected: seen, value },
+            75..95 => Input::Swap {
+                expected: seen,
+                value,
+            },
             _ => Input::Delete,
         }
     }
@@ -256,18 +287,29 @@ async fn ask(
     let key = key_name(key);
     match input {
         Input::Get => {
-            let response = kv.range(RangeRequest { key, ..RangeRequest::default() }).await?;
+            let response = kv
+                .range(RangeRequest {
+                    key,
+                    ..RangeRequest::default()
+                })
+                .await?;
             let kvs = response.into_inner().decode_kvs();
             let kvs = kvs.map_err(|error| Status::internal(error.to_string()))?;
             let value = kvs.first().map(|kv| decode(&kv.value)).transpose();
-            Ok(Output::Value(value.map_err(|error| Status::internal(error.to_string()))?))
+            Ok(Output::Value(
+                value.map_err(|error| Status::internal(error.to_string()))?,
+            ))
         }
         Input::Put(value) => {
             kv.put(put(key, *value)).await?;
             Ok(Output::Done)
         }
         Input::Delete => {
-            kv.delete_range(DeleteRangeRequest { key, ..DeleteRangeRequest::default() }).await?;
+            kv.delete_range(DeleteRangeRequest {
+                key,
+                ..DeleteRangeRequest::default()
+            })
+            .await?;
             Ok(Output::Done)
         }
         Input::Swap { expected, value } => {
@@ -285,15 +327,25 @@ async fn ask(
                 target_union: Some(target_union),
                 ..Compare::default()
             };
-            let put = RequestOp { request: Some(Op::RequestPut(put(key, *value))) };
-            let txn = TxnRequest { compare: vec![compare], success: vec![put], failure: vec![] };
+            let put = RequestOp {
+                request: Some(Op::RequestPut(put(key, *value))),
+            };
+            let txn = TxnRequest {
+                compare: vec![compare],
+                success: vec![put],
+                failure: vec![],
+            };
             Ok(Output::Swapped(kv.txn(txn).await?.into_inner().succeeded))
         }
     }
 }
 
 fn put(key: Bytes, value: u64) -> PutRequest {
-    PutRequest { key, value: Bytes::from(value.to_string()), ..PutRequest::default() }
+    PutRequest {
+        key,
+        value: Bytes::from(value.to_string()),
+        ..PutRequest::default()
+    }
 }
 
 fn decode(value: &[u8]) -> Result<u64> {

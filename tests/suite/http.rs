@@ -14,7 +14,10 @@ async fn the_gateway_puts_gets_deletes_and_runs_transactions() -> Result<()> {
     assert_eq!(reply.status, 200, "{reply:?}");
     let header = reply.json()?["header"].clone();
     assert_eq!(header["revision"], json!("2"));
-    ensure!(header["cluster_id"].is_string(), "64-bit numbers are strings: {header}");
+    ensure!(
+        header["cluster_id"].is_string(),
+        "64-bit numbers are strings: {header}"
+    );
 
     let reply = http::post(&address, "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
     let body = reply.json()?;
@@ -31,7 +34,10 @@ async fn the_gateway_puts_gets_deletes_and_runs_transactions() -> Result<()> {
         "success":[{"requestPut":{"key":"Zm9v","value":"YmF6"}}]}"#;
     let body = http::post(&address, "/v3/kv/txn", txn)?.json()?;
     assert_eq!(body["succeeded"], json!(true));
-    assert_eq!(body["responses"][0]["response_put"]["header"]["revision"], json!("3"));
+    assert_eq!(
+        body["responses"][0]["response_put"]["header"]["revision"],
+        json!("3")
+    );
 
     let body = http::post(&address, "/v3/kv/deleterange", r#"{"key":"Zm9v"}"#)?.json()?;
     assert_eq!(body["deleted"], json!("1"));
@@ -51,14 +57,20 @@ async fn bad_json_and_bad_routes_get_the_gateways_errors() -> Result<()> {
     }
     let reply = http::post(&address, "/v3/kv/range", "{}")?;
     assert_eq!(reply.status, 400);
-    assert_eq!(reply.json()?["message"], json!("etcdserver: key is not provided"));
+    assert_eq!(
+        reply.json()?["message"],
+        json!("etcdserver: key is not provided")
+    );
     let reply = http::post(&address, "/v3/nothing", "{}")?;
     assert_eq!((reply.status, &reply.json()?["code"]), (404, &json!(5)));
     let reply = http::get(&address, "/v3/kv/range")?;
     assert_eq!((reply.status, &reply.json()?["code"]), (501, &json!(12)));
     let reply = http::post(&address, "/v3/lease/grant", r#"{"TTL":"5"}"#)?;
     assert_eq!(reply.status, 501, "leases are not built yet: {reply:?}");
-    ensure!(reply.body.contains("LeaseGrant"), "the RPC is named: {reply:?}");
+    ensure!(
+        reply.body.contains("LeaseGrant"),
+        "the RPC is named: {reply:?}"
+    );
     Ok(())
 }
 
@@ -72,7 +84,10 @@ async fn maintenance_and_members_are_reached_by_json() -> Result<()> {
     assert_eq!(body["leader"], body["header"]["member_id"]);
     let body = http::post(&address, "/v3/cluster/member/list", "{}")?.json()?;
     assert_eq!(body["members"][0]["name"], json!("m0"));
-    assert_eq!(body["members"][0]["clientURLs"], json!([member.client_url()]));
+    assert_eq!(
+        body["members"][0]["clientURLs"],
+        json!([member.client_url()])
+    );
     for path in ["/v3/maintenance/hash", "/v3/maintenance/hashkv"] {
         let body = http::post(&address, path, "{}")?.json()?;
         ensure!(body["hash"].is_u64(), "{path}: {body}");
@@ -88,17 +103,32 @@ async fn version_health_and_probes_answer_as_etcds() -> Result<()> {
     assert_eq!(body["etcdserver"], json!("3.7.1"));
     assert_eq!(body["etcdcluster"], json!("3.7.0"));
     let reply = http::get(&address, "/health")?;
-    assert_eq!((reply.status, reply.body.trim()), (200, r#"{"health":"true","reason":""}"#));
+    assert_eq!(
+        (reply.status, reply.body.trim()),
+        (200, r#"{"health":"true","reason":""}"#)
+    );
     for path in ["/livez", "/readyz", "/readyz/linearizable_read"] {
         let reply = http::get(&address, path)?;
         assert_eq!((reply.status, reply.body.as_str()), (200, "ok\n"), "{path}");
     }
     let reply = http::get(&address, "/readyz?verbose")?;
-    for check in ["data_corruption", "serializable_read", "linearizable_read", "non_learner"] {
-        ensure!(reply.body.contains(&format!("[+]{check} ok")), "{}", reply.body);
+    for check in [
+        "data_corruption",
+        "serializable_read",
+        "linearizable_read",
+        "non_learner",
+    ] {
+        ensure!(
+            reply.body.contains(&format!("[+]{check} ok")),
+            "{}",
+            reply.body
+        );
     }
     let reply = http::get(&address, "/nothing")?;
-    assert_eq!((reply.status, reply.body.trim()), (404, "404 page not found"));
+    assert_eq!(
+        (reply.status, reply.body.trim()),
+        (404, "404 page not found")
+    );
     Ok(())
 }
 
@@ -142,7 +172,11 @@ async fn the_peer_port_lists_members_and_versions() -> Result<()> {
     assert_eq!(body[0]["name"], json!("m0"));
     assert_eq!(body[0]["peerURLs"], json!([member.peer_url()]));
     ensure!(body[0]["id"].is_u64(), "here an ID is a number: {body}");
-    ensure!(reply.headers.to_lowercase().contains("x-etcd-cluster-id"), "{}", reply.headers);
+    ensure!(
+        reply.headers.to_lowercase().contains("x-etcd-cluster-id"),
+        "{}",
+        reply.headers
+    );
     let body = http::get(&member.peer_address(), "/version")?.json()?;
     assert_eq!(body["etcdserver"], json!("3.7.1"));
     Ok(())

@@ -35,8 +35,15 @@ async fn what_was_put_is_got_by_kvctl() -> Result<()> {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "foo\nbar\n");
     let output = member.kvctl(&["member", "list"])?;
     let line = String::from_utf8_lossy(&output.stdout).into_owned();
-    let expected = format!(", started, m0, {}, {}, false", member.peer_url(), member.client_url());
-    ensure!(line.trim_end().ends_with(&expected), "{line:?} does not end with {expected:?}");
+    let expected = format!(
+        ", started, m0, {}, {}, false",
+        member.peer_url(),
+        member.client_url()
+    );
+    ensure!(
+        line.trim_end().ends_with(&expected),
+        "{line:?} does not end with {expected:?}"
+    );
     Ok(())
 }
 
@@ -75,7 +82,12 @@ async fn sigterm_ends_it_with_zero_within_five_seconds() -> Result<()> {
     let status = cluster.members[0].terminate(Duration::from_secs(5)).await?;
     assert_eq!(status.code(), Some(0));
     cluster.restart(0).await?;
-    let response = cluster.members[0].kv().await?.range(all()).await?.into_inner();
+    let response = cluster.members[0]
+        .kv()
+        .await?
+        .range(all())
+        .await?
+        .into_inner();
     assert_eq!(response.count, 1);
     Ok(())
 }
@@ -88,19 +100,38 @@ async fn compaction_survives_sigkill() -> Result<()> {
     for number in 0..100 {
         kv.put(put("one", &number.to_string())).await?;
     }
-    let request = kvd_api::pb::etcdserverpb::CompactionRequest { revision: 60, physical: true };
+    let request = kvd_api::pb::etcdserverpb::CompactionRequest {
+        revision: 60,
+        physical: true,
+    };
     kv.compact(request).await?;
     let before = member.hash_kv(0).await?;
     assert_eq!(before.compact_revision, 60);
     cluster.members[0].kill()?;
     cluster.restart(0).await?;
     let after = cluster.members[0].hash_kv(0).await?;
-    assert_eq!((before.hash, before.compact_revision), (after.hash, after.compact_revision));
+    assert_eq!(
+        (before.hash, before.compact_revision),
+        (after.hash, after.compact_revision)
+    );
     let mut kv = cluster.members[0].kv().await?;
-    let old = RangeRequest { revision: 59, ..all() };
-    let status = kv.range(old).await.err().context("revision 59 is compacted")?;
-    assert_eq!(status.message(), "etcdserver: mvcc: required revision has been compacted");
-    let kept = RangeRequest { revision: 60, ..all() };
+    let old = RangeRequest {
+        revision: 59,
+        ..all()
+    };
+    let status = kv
+        .range(old)
+        .await
+        .err()
+        .context("revision 59 is compacted")?;
+    assert_eq!(
+        status.message(),
+        "etcdserver: mvcc: required revision has been compacted"
+    );
+    let kept = RangeRequest {
+        revision: 60,
+        ..all()
+    };
     assert_eq!(kv.range(kept).await?.into_inner().count, 1);
     Ok(())
 }
@@ -120,7 +151,10 @@ async fn a_full_store_refuses_puts_until_the_alarm_is_disarmed() -> Result<()> {
             Err(status) => break status,
         }
     };
-    assert_eq!(status.message(), "etcdserver: mvcc: database space exceeded");
+    assert_eq!(
+        status.message(),
+        "etcdserver: mvcc: database space exceeded"
+    );
     let output = member.kvctl(&["alarm", "list"])?;
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(listed.contains("alarm:NOSPACE"), "{listed}");
@@ -147,6 +181,10 @@ async fn a_member_that_was_idle_for_many_election_timeouts_still_leads() -> Resu
         assert_eq!(kv.range(all()).await?.into_inner().count, 1);
     }
     let status = cluster.members[0].status().await?;
-    assert_eq!((status.raft_term, status.errors.len()), (1, 0), "{status:?}");
+    assert_eq!(
+        (status.raft_term, status.errors.len()),
+        (1, 0),
+        "{status:?}"
+    );
     Ok(())
 }

@@ -122,7 +122,9 @@ pub async fn fill(cluster: &Cluster, keys: usize, size: usize) -> Result<()> {
                 }
                 let mut value = vec![0; size];
                 random.fill_bytes(&mut value);
-                kv.put(put(number, value.into())).await.context("filling the store")?;
+                kv.put(put(number, value.into()))
+                    .await
+                    .context("filling the store")?;
             }
         }));
     }
@@ -138,13 +140,21 @@ pub async fn fill(cluster: &Cluster, keys: usize, size: usize) -> Result<()> {
 pub async fn touch(cluster: &Cluster, reads: usize) -> Result<()> {
     let mut kv = connect(cluster).await?.remove(0);
     for number in 0..reads {
-        kv.range(RangeRequest { key: key(number), ..RangeRequest::default() }).await?;
+        kv.range(RangeRequest {
+            key: key(number),
+            ..RangeRequest::default()
+        })
+        .await?;
     }
     Ok(())
 }
 
 fn put(number: usize, value: Bytes) -> PutRequest {
-    PutRequest { key: key(number), value, ..PutRequest::default() }
+    PutRequest {
+        key: key(number),
+        value,
+        ..PutRequest::default()
+    }
 }
 
 /// Runs `clients` clients for `length` and measures.
@@ -166,7 +176,13 @@ pub async fn run(
     for client in 0..clients {
         let kv = connections[client % CONNECTIONS].clone();
         let (counting, stop) = (Arc::clone(&counting), Arc::clone(&stop));
-        tasks.push(tokio::spawn(one_client(kv, workload, client as u64, counting, stop)));
+        tasks.push(tokio::spawn(one_client(
+            kv,
+            workload,
+            client as u64,
+            counting,
+            stop,
+        )));
     }
     tokio::time::sleep(WARM_UP).await;
     let cpu = cluster.cpu_seconds()?;
@@ -213,7 +229,10 @@ async fn one_client(
                 kv.put(put(number, value.clone())).await?;
             }
             Workload::Range => {
-                let request = RangeRequest { key: key(number), ..RangeRequest::default() };
+                let request = RangeRequest {
+                    key: key(number),
+                    ..RangeRequest::default()
+                };
                 kv.range(request).await?;
             }
             Workload::Range1000 => {
@@ -244,10 +263,17 @@ fn txn(number: usize, value: Bytes) -> TxnRequest {
         target_union: Some(TargetUnion::ModRevision(0)),
         ..Compare::default()
     };
-    let read = RangeRequest { key: key(number), ..RangeRequest::default() };
+    let read = RangeRequest {
+        key: key(number),
+        ..RangeRequest::default()
+    };
     TxnRequest {
         compare: vec![compare],
-        success: vec![RequestOp { request: Some(Op::RequestPut(put(number, value))) }],
-        failure: vec![RequestOp { request: Some(Op::RequestRange(read)) }],
+        success: vec![RequestOp {
+            request: Some(Op::RequestPut(put(number, value))),
+        }],
+        failure: vec![RequestOp {
+            request: Some(Op::RequestRange(read)),
+        }],
     }
 }

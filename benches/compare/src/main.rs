@@ -84,7 +84,9 @@ fn main() -> Result<()> {
     if arguments.pin {
         servers::pin_this_process(1)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let report = runtime.block_on(run(&arguments))?;
     print!("{}", report.markdown());
     if let Some(path) = &arguments.json {
@@ -112,7 +114,10 @@ async fn run(arguments: &Arguments) -> Result<Report> {
 }
 
 fn kinds(arguments: &Arguments, with_noop: bool) -> Vec<Kind> {
-    let mut kinds = vec![Kind::Kvd(arguments.kvd.clone(), arguments.kvd_arguments.clone())];
+    let mut kinds = vec![Kind::Kvd(
+        arguments.kvd.clone(),
+        arguments.kvd_arguments.clone(),
+    )];
     kinds.extend(arguments.etcd.clone().map(Kind::Etcd));
     if with_noop {
         kinds.push(Kind::Noop);
@@ -133,9 +138,13 @@ async fn loads(
             for kind in &kinds {
                 let cluster =
                     Cluster::start(kind, members, arguments.dir.as_deref(), arguments.pin).await?;
-                let measured =
-                    load::run(&cluster, workload, clients, Duration::from_secs(arguments.seconds))
-                        .await?;
+                let measured = load::run(
+                    &cluster,
+                    workload,
+                    clients,
+                    Duration::from_secs(arguments.seconds),
+                )
+                .await?;
                 eprintln!(
                     "{name} members={members} clients={clients} round={round} {}: {measured}",
                     kind.name()

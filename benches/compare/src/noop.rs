@@ -19,8 +19,12 @@ struct Noop {
     pair: bytes::Bytes,
 }
 
-const HEADER: ResponseHeader =
-    ResponseHeader { cluster_id: 1 << 60, member_id: 1 << 61, revision: 1 << 20, raft_term: 2 };
+const HEADER: ResponseHeader = ResponseHeader {
+    cluster_id: 1 << 60,
+    member_id: 1 << 61,
+    revision: 1 << 20,
+    raft_term: 2,
+};
 
 #[tonic::async_trait]
 impl Kv for Noop {
@@ -28,7 +32,12 @@ impl Kv for Noop {
 
     async fn range(&self, _: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let kvs = vec![self.pair.clone()];
-        Ok(Response::new(RangeResponse { header: Some(HEADER), kvs, more: false, count: 1 }))
+        Ok(Response::new(RangeResponse {
+            header: Some(HEADER),
+            kvs,
+            more: false,
+            count: 1,
+        }))
     }
 
     async fn range_stream(
@@ -39,7 +48,10 @@ impl Kv for Noop {
     }
 
     async fn put(&self, _: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        Ok(Response::new(PutResponse { header: Some(HEADER), prev_kv: None }))
+        Ok(Response::new(PutResponse {
+            header: Some(HEADER),
+            prev_kv: None,
+        }))
     }
 
     async fn delete_range(
@@ -83,7 +95,9 @@ pub fn serve(address: SocketAddr) -> Result<()> {
         queues.push(sender);
         let service = Noop { pair: pair.clone() };
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(async {
                 let sockets = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver)
                     .filter_map(|socket: std::net::TcpStream| {
@@ -97,7 +111,9 @@ pub fn serve(address: SocketAddr) -> Result<()> {
             anyhow::Ok(())
         });
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         for queue in queues.iter().cycle() {

@@ -62,14 +62,23 @@ impl Report {
     pub fn new(kvd: PathBuf, etcd: Option<PathBuf>) -> Result<Report> {
         let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
         let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-        let model = model.unwrap_or(": unknown CPU").trim().trim_start_matches(':').trim();
+        let model = model
+            .unwrap_or(": unknown CPU")
+            .trim()
+            .trim_start_matches(':')
+            .trim();
         let cores = std::thread::available_parallelism()?;
         let mut versions = vec![format!("kvd: {}", version(&kvd)?)];
         if let Some(etcd) = etcd {
             versions.push(format!("etcd: {}", version(&etcd)?));
         }
         let machine = format!("{cores} cores, {model}");
-        Ok(Report { machine, versions, measurements: Vec::new(), stores: Vec::new() })
+        Ok(Report {
+            machine,
+            versions,
+            measurements: Vec::new(),
+            stores: Vec::new(),
+        })
     }
 
     /// Adds a measurement.

@@ -80,7 +80,11 @@ impl Cluster {
             Some(dir) => builder.tempdir_in(dir)?,
             None => builder.tempdir()?,
         };
-        let members = if matches!(kind, Kind::Noop) { 1 } else { members };
+        let members = if matches!(kind, Kind::Noop) {
+            1
+        } else {
+            members
+        };
         let mut ports = Vec::new();
         for _ in 0..members {
             ports.push((free_port()?, free_port()?));
@@ -91,8 +95,14 @@ impl Cluster {
         };
         let commands = (0..members).map(|index| command(kind, index, &ports, folder.path()));
         let commands = commands.collect();
-        let mut cluster =
-            Cluster { processes: Vec::new(), commands, program, ports, folder, pin };
+        let mut cluster = Cluster {
+            processes: Vec::new(),
+            commands,
+            program,
+            ports,
+            folder,
+            pin,
+        };
         cluster.spawn()?;
         cluster.wait_ready(matches!(kind, Kind::Noop)).await?;
         Ok(cluster)
@@ -126,15 +136,20 @@ impl Cluster {
                 let ask = async {
                     let endpoint = Endpoint::from_shared(url.clone())?;
                     let mut kv = KvClient::new(endpoint.connect().await?);
-                    let request =
-                        RangeRequest { key: Bytes::from_static(b"\0"), ..Default::default() };
+                    let request = RangeRequest {
+                        key: Bytes::from_static(b"\0"),
+                        ..Default::default()
+                    };
                     kv.range(request).await?;
                     anyhow::Ok(())
                 };
                 match tokio::time::timeout(Duration::from_secs(5), ask).await {
                     Ok(Ok(())) => break,
                     _ if Instant::now() > end => {
-                        bail!("{} (no-op: {noop}) does not answer at {url}", self.program.display())
+                        bail!(
+                            "{} (no-op: {noop}) does not answer at {url}",
+                            self.program.display()
+                        )
                     }
                     _ => tokio::time::sleep(Duration::from_millis(2)).await,
                 }
@@ -145,7 +160,10 @@ impl Cluster {
 
     /// Client URLs.
     pub fn urls(&self) -> Vec<String> {
-        self.ports.iter().map(|(client, _)| format!("http://127.0.0.1:{client}")).collect()
+        self.ports
+            .iter()
+            .map(|(client, _)| format!("http://127.0.0.1:{client}"))
+            .collect()
     }
 
     /// CPU seconds, user and system, that all processes have used.
@@ -216,11 +234,20 @@ fn command(kind: &Kind, index: usize, ports: &[(u16, u16)], folder: &Path) -> Ve
         .collect();
     let mut arguments: Vec<String> = [
         ("--name", format!("m{index}")),
-        ("--data-dir", folder.join(format!("m{index}")).display().to_string()),
+        (
+            "--data-dir",
+            folder.join(format!("m{index}")).display().to_string(),
+        ),
         ("--listen-client-urls", format!("http://127.0.0.1:{client}")),
-        ("--advertise-client-urls", format!("http://127.0.0.1:{client}")),
+        (
+            "--advertise-client-urls",
+            format!("http://127.0.0.1:{client}"),
+        ),
         ("--listen-peer-urls", format!("http://127.0.0.1:{peer}")),
-        ("--initial-advertise-peer-urls", format!("http://127.0.0.1:{peer}")),
+        (
+            "--initial-advertise-peer-urls",
+            format!("http://127.0.0.1:{peer}"),
+        ),
         ("--initial-cluster", initial.join(",")),
         ("--log-level", "error".to_owned()),
         ("--quota-backend-bytes", "8589934592".to_owned()),

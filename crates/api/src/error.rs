@@ -226,7 +226,9 @@ pub fn too_large(headers: &http::HeaderMap, limit: usize) -> Option<Status> {
         return None;
     }
     let status = Status::from_header_map(headers)?;
-    let found = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    let found = status
+        .message()
+        .strip_prefix("Error, decoded message length too large: found ")?;
     let size = found.split(' ').next()?;
     Some(Status::resource_exhausted(format!(
         "grpc: received message larger than max ({size} vs. {limit})"

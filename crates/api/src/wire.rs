@@ -31,7 +31,10 @@ impl RangeResponse {
     ///
     /// Errors: a [`prost::DecodeError`] when a pair is not a valid `KeyValue`.
     pub fn decode_kvs(&self) -> Result<Vec<KeyValue>, prost::DecodeError> {
-        self.kvs.iter().map(|kv| KeyValue::decode(kv.clone())).collect()
+        self.kvs
+            .iter()
+            .map(|kv| KeyValue::decode(kv.clone()))
+            .collect()
     }
 }
 

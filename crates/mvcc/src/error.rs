@@ -69,7 +69,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// A newer release wrote the directory or snapshot.
-    #[error("{place} has format {found}, this release reads up to {supported}")]
+    #[error(
+        "{place} has format {found}, this release reads up to {supported}: run the release that \
+         wrote it, or start with an empty directory"
+    )]
     NewerFormat {
         /// What has the format.
         place: String,

@@ -212,7 +212,9 @@ impl Shared {
         let engine = self.engine.read().clone();
         let count = self.tail.read().written_count();
         if io.unflushed {
+            let started = Instant::now();
             engine.flush()?;
+            let took = started.elapsed();
             (io.unflushed, io.unflushed_bytes) = (false, 0);
             let before = io.flushed_index;
             io.flushed_index = io
@@ -221,7 +223,7 @@ impl Shared {
                 .map_or(0, |durable| durable.position.index);
             self.purgeable.store(before, Ordering::Release);
             if let Some(on_flush) = &self.options.on_flush {
-                on_flush(before);
+                on_flush(before, took);
             }
         }
         {

@@ -44,8 +44,9 @@ impl FromStr for EngineKind {
     }
 }
 
-/// Called from the flush thread with the log index up to which the log may be purged.
-pub type OnFlush = Arc<dyn Fn(u64) + Send + Sync>;
+/// Called from the flush thread with the log index up to which the log may be purged, and the time
+/// that the engine's flush took.
+pub type OnFlush = Arc<dyn Fn(u64, Duration) + Send + Sync>;
 /// Called once, from the thread that met it, with the fault after which nothing more is written.
 pub type OnFault = Arc<dyn Fn(&Error) + Send + Sync>;
 

@@ -282,13 +282,26 @@ async fn initialize(core: &Core, members: &[Member]) -> Result<()> {
 }
 
 /// openraft's settings, where they differ from its defaults.
+/// A follower of openraft lets the leader's lease run out, which lasts as long as the longest wait,
+/// and then waits for a random time between the two. Together that is one to less than two
+/// election timeouts, as etcd's users expect: 0.8 + (0.2 to 0.8).
+fn longest_wait(options: &Options) -> u64 {
+    options.election.as_millis() as u64 * 4 / 5
+}
+
+/// See [`longest_wait`]. It must be longer than the heartbeat.
+fn shortest_wait(options: &Options) -> u64 {
+    let fifth = options.election.as_millis() as u64 / 5;
+    fifth.max(options.heartbeat.as_millis() as u64 * 3 / 2)
+}
+
 fn config(options: &Options) -> Result<Config> {
     let millis = |duration: std::time::Duration| duration.as_millis() as u64;
     let config = Config {
         cluster_name: format!("{:x}", options.cluster_id),
         heartbeat_interval: millis(options.heartbeat),
-        election_timeout_min: millis(options.election),
-        election_timeout_max: 2 * millis(options.election),
+        election_timeout_min: shortest_wait(options),
+        election_timeout_max: longest_wait(options),
         enable_pre_vote: Some(options.pre_vote),
         max_payload_entries: APPEND_ENTRIES_MAX,
         // We say when to snapshot and what to purge (watcher.rs); a follower gets a snapshot only

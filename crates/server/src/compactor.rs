@@ -87,7 +87,9 @@ async fn periodic(core: &Core, period: Duration) {
         if !core.is_leader() {
             continue;
         }
-        let Some(revision) = schedule.due(Instant::now()) else { continue };
+        let Some(revision) = schedule.due(Instant::now()) else {
+            continue;
+        };
         if compact(core, revision).await {
             schedule.done(revision, Instant::now());
         }
@@ -110,7 +112,10 @@ async fn by_revision(core: &Core, keep: i64) {
 
 /// Whether `revision` is compacted now, by this call or an earlier one.
 async fn compact(core: &Core, revision: i64) -> bool {
-    let request = Request::Compaction(CompactionRequest { revision, physical: false });
+    let request = Request::Compaction(CompactionRequest {
+        revision,
+        physical: false,
+    });
     match core.propose(request).await {
         Ok(_) => {
             tracing::info!(revision, "completed auto compaction");
@@ -138,7 +143,11 @@ mod tests {
             schedule.note(revision);
             now += Schedule::tick(period);
             let due = schedule.due(now);
-            assert_eq!(due.is_some(), revision == 11, "after {revision} ticks: {due:?}");
+            assert_eq!(
+                due.is_some(),
+                revision == 11,
+                "after {revision} ticks: {due:?}"
+            );
         }
     }
 

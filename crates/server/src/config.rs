@@ -73,7 +73,9 @@ impl Config {
 
     /// Where the write-ahead log lies.
     pub fn wal_path(&self) -> PathBuf {
-        self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
+        self.wal_dir
+            .clone()
+            .unwrap_or_else(|| self.member_dir().join("wal"))
     }
 
     /// Where everything but a separate write-ahead log lies.

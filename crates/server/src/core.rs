@@ -173,7 +173,8 @@ impl Core {
         }
         let pending = self.metrics.proposal_started();
         let timeout = self.request_timeout();
-        self.node.propose(request_id, command, Instant::now() + timeout)?;
+        self.node
+            .propose(request_id, command, Instant::now() + timeout)?;
         let outcome = tokio::time::timeout(timeout, waiting.result()).await;
         drop(pending);
         match outcome {
@@ -253,7 +254,11 @@ impl Core {
             member_id: self.member_id,
             alarm: AlarmType::Nospace as i32,
         };
-        tracing::warn!(quota, size = self.store.size(), "the store is full: raising NOSPACE");
+        tracing::warn!(
+            quota,
+            size = self.store.size(),
+            "the store is full: raising NOSPACE"
+        );
         self.propose(command::Request::Alarm(alarm)).await?;
         Err(WireError::NoSpace.into())
     }
@@ -268,11 +273,19 @@ impl Core {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
         metrics.mvcc_db_size.set(gauge(self.store.size()));
-        metrics.mvcc_db_size_in_use.set(gauge(self.store.size_in_use()));
+        metrics
+            .mvcc_db_size_in_use
+            .set(gauge(self.store.size_in_use()));
         metrics.quota_backend_bytes.set(self.config.quota());
-        metrics.debugging_mvcc_keys.set(gauge(self.store.keys_count()));
-        metrics.debugging_mvcc_current_revision.set(self.store.current_revision());
-        metrics.debugging_mvcc_compact_revision.set(self.store.compacted_revision());
+        metrics
+            .debugging_mvcc_keys
+            .set(gauge(self.store.keys_count()));
+        metrics
+            .debugging_mvcc_current_revision
+            .set(self.store.current_revision());
+        metrics
+            .debugging_mvcc_compact_revision
+            .set(self.store.compacted_revision());
         if let Some(version) = crate::apply::cluster_version(&self.store) {
             metrics.set_cluster_version(&version);
         }
@@ -294,5 +307,11 @@ impl Core {
 }
 
 fn encode(request_id: u64, request: command::Request) -> Bytes {
-    Bytes::from(Command { request_id, request: Some(request) }.encode_to_vec())
+    Bytes::from(
+        Command {
+            request_id,
+            request: Some(request),
+        }
+        .encode_to_vec(),
+    )
 }

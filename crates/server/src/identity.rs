@@ -70,7 +70,10 @@ pub fn cluster_id(members: &[Member]) -> u64 {
 }
 
 fn first_8_bytes(digest: &[u8]) -> u64 {
-    digest.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
 /// Reads the stored identity, or computes and stores it when the data directory is new.
@@ -91,7 +94,10 @@ pub fn resolve(config: &Config) -> Result<Resolved> {
                 ),
             });
         }
-        return Ok(Resolved { identity, bootstrap: None });
+        return Ok(Resolved {
+            identity,
+            bootstrap: None,
+        });
     }
     if config.join_existing {
         return Err(Error::Config(
@@ -113,7 +119,10 @@ pub fn resolve(config: &Config) -> Result<Resolved> {
         token: config.initial_cluster_token.clone(),
     };
     write(&path, &identity)?;
-    Ok(Resolved { identity, bootstrap: Some(members) })
+    Ok(Resolved {
+        identity,
+        bootstrap: Some(members),
+    })
 }
 
 fn first_members(cluster: &BTreeMap<String, Vec<String>>, token: &str) -> Result<Vec<Member>> {
@@ -126,7 +135,12 @@ fn first_members(cluster: &BTreeMap<String, Vec<String>>, token: &str) -> Result
                 other.name
             )));
         }
-        members.push(Member { id, name: name.clone(), peer_urls: urls.clone(), voter: true });
+        members.push(Member {
+            id,
+            name: name.clone(),
+            peer_urls: urls.clone(),
+            voter: true,
+        });
     }
     Ok(members)
 }
@@ -135,7 +149,12 @@ fn read(path: &Path) -> Result<Option<Identity>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Io { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(Error::Io {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     parse(&text).map(Some).ok_or_else(|| Error::Identity {
         path: path.to_owned(),
@@ -154,7 +173,11 @@ fn parse(text: &str) -> Option<Identity> {
     let cluster_id = u64::from_str_radix(field("cluster_id")?, 16).ok()?;
     let member_id = u64::from_str_radix(field("member_id")?, 16).ok()?;
     let token = field("token")?.to_owned();
-    Some(Identity { cluster_id, member_id, token })
+    Some(Identity {
+        cluster_id,
+        member_id,
+        token,
+    })
 }
 
 fn write(path: &Path, identity: &Identity) -> Result<()> {
@@ -172,7 +195,9 @@ fn write(path: &Path, identity: &Identity) -> Result<()> {
     file.sync_all().map_err(at(&part))?;
     fs::rename(&part, path).map_err(at(path))?;
     if let Some(parent) = path.parent() {
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(at(parent))?;
+        File::open(parent)
+            .and_then(|dir| dir.sync_all())
+            .map_err(at(parent))?;
     }
     Ok(())
 }
@@ -187,8 +212,12 @@ mod tests {
         let urls = ["http://localhost:2380".to_owned()];
         let id = member_id(&urls, "etcd-cluster");
         assert_eq!(format!("{id:x}"), "8e9e05c52164694d");
-        let member =
-            Member { id, name: "default".into(), peer_urls: urls.to_vec(), voter: true };
+        let member = Member {
+            id,
+            name: "default".into(),
+            peer_urls: urls.to_vec(),
+            voter: true,
+        };
         assert_eq!(format!("{:x}", cluster_id(&[member])), "cdf818194e3a8c32");
     }
 
@@ -196,7 +225,11 @@ mod tests {
     fn an_identity_is_read_back_as_written() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("identity");
-        let identity = Identity { cluster_id: 7, member_id: 9, token: "a=b".into() };
+        let identity = Identity {
+            cluster_id: 7,
+            member_id: 9,
+            token: "a=b".into(),
+        };
         write(&path, &identity).expect("written");
         assert_eq!(read(&path).expect("read"), Some(identity));
     }

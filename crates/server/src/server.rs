@@ -48,7 +48,11 @@ impl Server {
     ///
     /// Errors: whatever keeps the member from starting, with the file or flag to look at.
     pub async fn start(config: Config, metrics: Arc<Metrics>) -> Result<Server> {
-        for dir in [config.data_dir.clone(), config.member_dir(), config.wal_path()] {
+        for dir in [
+            config.data_dir.clone(),
+            config.member_dir(),
+            config.wal_path(),
+        ] {
             create_private_dir(&dir)?;
         }
         let (failed_sender, failed) = watch::channel(None);
@@ -58,13 +62,20 @@ impl Server {
         store_options.on_fault = Some(Arc::new(move |fault| {
             on_fault.send_replace(Some(format!("the store failed: {fault}")));
         }));
+        let flushes = Arc::clone(&metrics);
+        store_options.on_flush = Some(Arc::new(move |_, took| {
+            flushes.backend_commit.observe(took.as_secs_f64());
+        }));
         let store_dir = config.member_dir().join("store");
         // The store's lock is what keeps a second process out, so it comes first.
         let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&store_dir, store_options));
         let (store, writer) = opened
             .await
             .map_err(|error| Error::Internal(format!("opening the store failed: {error}")))??;
-        let Resolved { identity, bootstrap } = identity::resolve(&config)?;
+        let Resolved {
+            identity,
+            bootstrap,
+        } = identity::resolve(&config)?;
         tracing::info!(
             cluster_id = format!("{:x}", identity.cluster_id),
             local_member_id = format!("{:x}", identity.member_id),
@@ -106,7 +117,12 @@ impl Server {
             tokio::spawn(compactor::run(Arc::clone(&core))),
             tokio::spawn(watch_status(Arc::clone(&core), failed_sender)),
         ];
-        Ok(Server { core, routes, failed, tasks: Mutex::new(tasks) })
+        Ok(Server {
+            core,
+            routes,
+            failed,
+            tasks: Mutex::new(tasks),
+        })
     }
 
     /// What services share.
@@ -292,5 +308,8 @@ fn create_private_dir(dir: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|source| Error::Io { path: dir.to_owned(), source })
+        .map_err(|source| Error::Io {
+            path: dir.to_owned(),
+            source,
+        })
 }

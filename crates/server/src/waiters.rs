@@ -46,7 +46,14 @@ impl Waiters {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.shard(id).lock().insert(id, sender);
-        (id, Waiting { id, receiver, waiters: self })
+        (
+            id,
+            Waiting {
+                id,
+                receiver,
+                waiters: self,
+            },
+        )
     }
 
     /// How many requests wait.

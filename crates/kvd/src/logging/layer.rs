@@ -53,6 +53,10 @@ impl Lines {
         if metadata.target() == FATAL {
             return true;
         }
+        // openraft warns at each try to reach a peer; our transport says the same once a minute.
+        if metadata.target().starts_with("openraft") && self.level > LogLevel::Debug {
+            return *metadata.level() <= LevelFilter::ERROR && self.level < LogLevel::Fatal;
+        }
         let ours = metadata.target().starts_with("kvd");
         let lowest = match (self.level, ours) {
             (LogLevel::Debug, true) => LevelFilter::DEBUG,

@@ -324,7 +324,7 @@ fn the_log_may_be_purged_up_to_the_flush_before_the_last() {
     let fixture = Fixture::new();
     let flushed = Arc::new(Mutex::new(Vec::new()));
     let told = flushed.clone();
-    let on_flush = Arc::new(move |index| told.lock().push(index));
+    let on_flush = Arc::new(move |index, _| told.lock().push(index));
     let (records, _) = fixture.open(&Options {
         on_flush: Some(on_flush),
         ..options()
@@ -483,7 +483,7 @@ fn damage_is_found_and_named_and_nothing_is_changed() {
 fn a_flush_happens_by_itself_when_the_interval_is_over() {
     let fixture = Fixture::new();
     let (done, flushed) = std::sync::mpsc::channel();
-    let on_flush = Arc::new(move |index| done.send(index).expect("the test waits"));
+    let on_flush = Arc::new(move |index, _| done.send(index).expect("the test waits"));
     let flush_interval = Duration::from_millis(5);
     let (records, _) = fixture.open(&Options {
         on_flush: Some(on_flush),

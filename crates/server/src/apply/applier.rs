@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kvd_api::pb::etcdserverpb::ResponseOp;
+use kvd_api::pb::etcdserverpb::response_op::Response;
 use kvd_api::pb::kvdcommandpb::Command;
 use kvd_api::pb::kvdcommandpb::command::Request;
 use kvd_mvcc::{SnapshotReader, Store, Writer};
@@ -93,6 +95,9 @@ impl Applier {
             Err(Failure::Fault(fault)) => return Err(fault),
         };
         self.durations.observe(kind, &result, started.elapsed());
+        if let Ok(applied) = &result {
+            count(&self.parts.metrics, applied);
+        }
         if is_awaited {
             self.results.push((request_id, result));
         }
@@ -239,6 +244,37 @@ impl Durations {
         let compacted = matches!(result, Err(Error::Store(kvd_mvcc::Error::Compacted { .. })));
         // As in etcd, a compaction that came too late counts as done.
         self.0[kind as usize].observe(result.is_ok() || compacted, took);
+    }
+}
+
+/// Counts what was done to the store. As in etcd, a transaction counts by its operations, and as
+/// one more when it has several.
+fn count(metrics: &Metrics, applied: &Applied) {
+    match applied {
+        Applied::Put(_) => metrics.mvcc_put.inc(),
+        Applied::DeleteRange(_) => metrics.mvcc_delete.inc(),
+        Applied::Txn(txn) => {
+            if txn.responses.len() > 1 {
+                metrics.mvcc_txn.inc();
+            }
+            count_operations(metrics, &txn.responses);
+        }
+        Applied::Compacted { .. }
+        | Applied::Alarm(_)
+        | Applied::Published
+        | Applied::ClusterVersionSet => {}
+    }
+}
+
+fn count_operations(metrics: &Metrics, responses: &[ResponseOp]) {
+    for response in responses {
+        match &response.response {
+            Some(Response::ResponsePut(_)) => metrics.mvcc_put.inc(),
+            Some(Response::ResponseDeleteRange(_)) => metrics.mvcc_delete.inc(),
+            Some(Response::ResponseRange(_)) => metrics.mvcc_range.inc(),
+            Some(Response::ResponseTxn(txn)) => count_operations(metrics, &txn.responses),
+            None => {}
+        }
     }
 }
 

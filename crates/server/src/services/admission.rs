@@ -52,7 +52,10 @@ impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission { core: Arc::clone(&self.core), inner }
+        Admission {
+            core: Arc::clone(&self.core),
+            inner,
+        }
     }
 }
 
@@ -73,7 +76,10 @@ impl<S> Admission<S> {
             return Some(unimplemented(path.trim_start_matches('/')));
         }
         let headers = request.headers();
-        if headers.get("hasleader").is_some_and(|value| value == "true") && self.core.leader() == 0
+        if headers
+            .get("hasleader")
+            .is_some_and(|value| value == "true")
+            && self.core.leader() == 0
         {
             return Some(WireError::NoLeader.into());
         }
@@ -102,8 +108,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Reply {
         let version = request.headers().get("client-api-version");
-        let version = version.and_then(|value| value.to_str().ok()).unwrap_or("unknown");
-        self.core.metrics().client_request(request.uri().path(), version);
+        let version = version
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("unknown");
+        self.core
+            .metrics()
+            .client_request(request.uri().path(), version);
         if let Some(status) = self.refusal(&request) {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }

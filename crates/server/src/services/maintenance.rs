@@ -50,7 +50,9 @@ impl MaintenanceService {
     async fn change_alarm(&self, request: AlarmRequest) -> Result<AlarmResponse> {
         match self.core.propose(command::Request::Alarm(request)).await? {
             Applied::Alarm(response) => Ok(response),
-            other => Err(Error::Internal(format!("an alarm was answered with {other:?}"))),
+            other => Err(Error::Internal(format!(
+                "an alarm was answered with {other:?}"
+            ))),
         }
     }
 
@@ -92,10 +94,7 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(response))
     }
 
-    async fn status(
-        &self,
-        _: Request<StatusRequest>,
-    ) -> Result<Response<StatusResponse>, Status> {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let status = self.core.status();
         let store = self.core.store();
         let mut errors = Vec::new();
@@ -104,7 +103,11 @@ impl Maintenance for MaintenanceService {
         }
         for alarm in self.core.active_alarms() {
             let kind = AlarmType::try_from(alarm.alarm).unwrap_or_default();
-            errors.push(format!("memberID:{} alarm:{}", alarm.member_id, kind.as_str_name()));
+            errors.push(format!(
+                "memberID:{} alarm:{}",
+                alarm.member_id,
+                kind.as_str_name()
+            ));
         }
         Ok(Response::new(StatusResponse {
             header: Some(self.core.header(store.current_revision())),
@@ -126,7 +129,10 @@ impl Maintenance for MaintenanceService {
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         let hash = self.read_store(|store| store.hash()).await?;
         let header = self.core.header(self.core.store().current_revision());
-        Ok(Response::new(HashResponse { header: Some(header), hash }))
+        Ok(Response::new(HashResponse {
+            header: Some(header),
+            hash,
+        }))
     }
 
     async fn hash_kv(
@@ -134,7 +140,9 @@ impl Maintenance for MaintenanceService {
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
         let revision = request.into_inner().revision;
-        let hashed = self.read_store(move |store| store.hash_kv(revision)).await?;
+        let hashed = self
+            .read_store(move |store| store.hash_kv(revision))
+            .await?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.core.header(hashed.current_revision)),
             hash: hashed.hash,

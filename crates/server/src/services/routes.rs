@@ -22,7 +22,9 @@ use crate::services::maintenance::MaintenanceService;
 pub async fn client_routes(core: &Arc<Core>) -> Result<Routes> {
     let limit = core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", ServingStatus::Serving).await;
+    reporter
+        .set_service_status("", ServingStatus::Serving)
+        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
