@@ -1,0 +1,232 @@
+//! Power cuts under a whole member: log and store together, as a real `kvd` writes them.
+//!
+//! A library that is preloaded into `kvd` (`shim.c`) records every write, truncate, rename and
+//! sync while clients write, several processes long. Then the power is cut many times at random
+//! places of that trace: an image of the disk is rebuilt from what was durable by then and a
+//! random choice of what was not (`disk.rs`, `image.rs`), `kvd` is started on it, and must serve
+//! everything that had been acknowledged, a whole prefix of the history, with the right hash.
+//!
+//! - `KVD_POWER_CUT_SEEDS=500` cuts so often on each engine; otherwise as often as fits, at least
+//!   [`LEAST_CUTS`] times. It also adds a run that fills several segments of the log.
+//! - `KVD_SEED=n` is the seed of the run; cut `i` has the seed `n + i`.
+//! - A failure keeps the run's folder and names the command that replays the one cut on it, with
+//!   `KVD_POWER_CUT_TRACE`.
+#![allow(missing_docs)]
+#![cfg(target_os = "linux")]
+
+mod check;
+mod disk;
+mod drive;
+mod history;
+mod image;
+mod member;
+mod trace;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use check::{Cut, check};
+use disk::Lies;
+use drive::Volume;
+use history::History;
+use image::Survives;
+use member::Ports;
+use trace::Trace;
+
+/// Cuts on each engine, however long they take.
+const LEAST_CUTS: u64 = 40;
+/// More cuts fit into this time, of the run and its cuts.
+const TIME: Duration = Duration::from_secs(25);
+/// Cuts of the long run that fills segments, when a number of seeds is given.
+const LARGE_PART: u64 = 10;
+
+const HONEST: Lies = |_| false;
+
+fn variable(name: &str) -> Result<Option<u64>> {
+    match std::env::var(name) {
+        Ok(text) => Ok(Some(
+            text.parse()
+                .with_context(|| format!("{name} is not a number"))?,
+        )),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A run and where its files are.
+struct Recorded {
+    engine: String,
+    seed: u64,
+    trace: Trace,
+    history: History,
+    folder: tempfile::TempDir,
+}
+
+impl Recorded {
+    async fn make(engine: &str, volume: Volume) -> Result<Recorded> {
+        let seed = variable("KVD_SEED")?.unwrap_or_else(|| rand::random::<u32>().into());
+        println!("{engine}: KVD_SEED={seed}");
+        let folder = tempfile::Builder::new()
+            .prefix("kvd-power-cut-")
+            .tempdir()?;
+        let folder_path = folder.path().canonicalize()?;
+        if let Err(error) = drive::run(engine, seed, volume, &folder_path).await {
+            return Err(error.context(format!(
+                "the run itself failed (KVD_SEED={seed}); it is kept in {}",
+                folder.keep().display()
+            )));
+        }
+        let (trace, history) = drive::load(&folder_path)?;
+        println!(
+            "{engine}: {} events, {} MB, {} revisions, {} compactions",
+            trace.events.len(),
+            trace.bytes.len() >> 20,
+            history.writes.len(),
+            history.compactions.len()
+        );
+        Ok(Recorded {
+            engine: engine.to_owned(),
+            seed,
+            trace,
+            history,
+            folder,
+        })
+    }
+
+    /// Cuts the power until `enough`.
+    async fn cut(self, enough: impl Fn(u64) -> bool) -> Result<()> {
+        let ports = Ports::reserve()?;
+        let (mut cuts, mut more) = (0, 0);
+        while !enough(cuts) {
+            let seed = self.seed.wrapping_add(cuts);
+            let (cut, random) = Cut::draw(seed, &self.trace);
+            let work = self.folder.path().join(format!("cut-{seed}"));
+            let recorded = (&self.trace, &self.history);
+            let found = check(
+                &self.engine,
+                recorded,
+                (&cut, random),
+                HONEST,
+                &ports,
+                &work,
+            )
+            .await;
+            match found {
+                Ok(found) => more += u64::from(found.more > 0),
+                Err(error) => {
+                    let folder = self.folder.keep();
+                    bail!(
+                        "{cut:?} of {} events: {error:#}\nreplay it: KVD_POWER_CUT_TRACE={} \
+                         KVD_SEED={seed} cargo test -p kvd-tests --test power_cut {}",
+                        self.trace.events.len(),
+                        folder.display(),
+                        self.engine
+                    );
+                }
+            }
+            cuts += 1;
+        }
+        println!(
+            "{}: {cuts} cuts, {more} with more than was acknowledged",
+            self.engine
+        );
+        Ok(())
+    }
+}
+
+/// One cut on a trace that a failure kept.
+async fn replay(engine: &str, folder: &Path) -> Result<()> {
+    let seed = variable("KVD_SEED")?.context("KVD_SEED names the cut")?;
+    let (trace, history) = drive::load(folder)?;
+    let (cut, random) = Cut::draw(seed, &trace);
+    println!("{cut:?} of {} events", trace.events.len());
+    let work = folder.join(format!("replay-{seed}"));
+    if work.exists() {
+        std::fs::remove_dir_all(&work)?;
+    }
+    let recorded = (&trace, &history);
+    check(
+        engine,
+        recorded,
+        (&cut, random),
+        HONEST,
+        &Ports::reserve()?,
+        &work,
+    )
+    .await?;
+    Ok(())
+}
+
+async fn cut_the_power(engine: &str) -> Result<()> {
+    if let Some(folder) = std::env::var_os("KVD_POWER_CUT_TRACE") {
+        return replay(engine, &PathBuf::from(folder)).await;
+    }
+    let begin = Instant::now();
+    let seeds = variable("KVD_POWER_CUT_SEEDS")?;
+    let recorded = Recorded::make(engine, Volume::Small).await?;
+    recorded
+        .cut(|cuts| match seeds {
+            Some(seeds) => cuts >= seeds,
+            None => cuts >= LEAST_CUTS && begin.elapsed() >= TIME,
+        })
+        .await?;
+    if let Some(seeds) = seeds {
+        let recorded = Recorded::make(engine, Volume::Large).await?;
+        recorded
+            .cut(|cuts| cuts >= seeds.div_ceil(LARGE_PART))
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn sled_loses_nothing_that_was_acknowledged() -> Result<()> {
+    cut_the_power("sled").await
+}
+
+#[tokio::test]
+async fn redb_loses_nothing_that_was_acknowledged() -> Result<()> {
+    cut_the_power("redb").await
+}
+
+/// The check must be able to fail: on a disk that says that the log is synced and has not synced
+/// it, acknowledged writes are lost, and on one that syncs nothing, everything is.
+#[tokio::test]
+async fn a_disk_that_lies_is_caught() -> Result<()> {
+    if std::env::var_os("KVD_POWER_CUT_TRACE").is_some() {
+        return Ok(());
+    }
+    let recorded = Recorded::make("redb", Volume::Small).await?;
+    let ports = Ports::reserve()?;
+    let work = recorded.folder.path().join("lies");
+    let all: Lies = |_| true;
+    let log: Lies = |path| path.ends_with(".wal");
+    for (what, lies) in [("everything", all), ("the log", log)] {
+        let mut caught = false;
+        // The last events are those of a process that was killed: nothing was synced orderly.
+        for back in [0, 40, 80, 120] {
+            let events = recorded.trace.events.len() - back;
+            let cut = Cut {
+                events,
+                survives: Survives::Nothing,
+            };
+            let (_, random) = Cut::draw(recorded.seed, &recorded.trace);
+            let trace = (&recorded.trace, &recorded.history);
+            let result = check("redb", trace, (&cut, random.clone()), lies, &ports, &work).await;
+            if work.exists() {
+                std::fs::remove_dir_all(&work)?;
+            }
+            if let Err(error) = result {
+                println!("lies about {what}: {error:#}");
+                caught |= error
+                    .to_string()
+                    .contains("acknowledged revisions are lost");
+            }
+            // The same cut on an honest disk is survived.
+            check("redb", trace, (&cut, random), HONEST, &ports, &work).await?;
+        }
+        ensure!(caught, "a disk that lies about {what} was not caught");
+    }
+    Ok(())
+}
