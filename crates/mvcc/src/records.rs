@@ -239,7 +239,10 @@ impl Records {
     /// Bytes on disk and waiting to get there.
     pub(crate) fn size(&self) -> u64 {
         let waiting = self.shared.tail.read().bytes() as u64;
-        self.shared.engine_bytes.load(Ordering::Relaxed) + waiting
+        let on_disk = self.shared.engine_bytes.load(Ordering::Relaxed);
+        // An engine that compresses may hold more than it takes. The quota is about what is held,
+        // so that it does not depend on how well a value compresses.
+        on_disk.max(self.shared.live_bytes.load(Ordering::Relaxed)) + waiting
     }
 
     /// Bytes of the records there are, in the engine and waiting.
