@@ -89,6 +89,12 @@ struct Run<'a> {
 impl Run<'_> {
     async fn member(&self, listeners: Listeners) -> anyhow::Result<()> {
         let mut signals = Signals::catch().context("catching signals")?;
+        if self.settings.force_new_cluster {
+            warn!(
+                "--force-new-cluster has no effect in this version of kvd: the membership of the \
+                 data directory stays as it is, and without a quorum of it nothing is served"
+            );
+        }
         let config = config(self.settings);
         let is_new = !config.member_dir().join("identity").exists();
         if is_new && self.settings.initial_cluster_state == ClusterState::New {

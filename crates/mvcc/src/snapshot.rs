@@ -82,7 +82,8 @@ impl SnapshotReader {
     /// The next piece, of at most 1 MiB; none after the last. The pieces in their order are the
     /// snapshot file.
     ///
-    /// Errors: [`Error::Corrupt`](crate::Error::Corrupt) when a record is damaged; the snapshot is of no use then.
+    /// Errors: [`Error::Corrupt`](crate::Error::Corrupt) when a record is damaged; the snapshot is
+    /// of no use then.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         while self.ready.is_empty() {
             if self.stage == Stage::Done {

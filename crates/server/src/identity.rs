@@ -76,12 +76,17 @@ fn first_8_bytes(digest: &[u8]) -> u64 {
         .fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
+/// The file that holds a member's identity.
+pub(crate) fn path(config: &Config) -> PathBuf {
+    config.member_dir().join("identity")
+}
+
 /// Reads the stored identity, or computes and stores it when the data directory is new.
 ///
 /// Errors: [`Error::Identity`] when the directory belongs to a cluster with another token, or the
 /// file is damaged; [`Error::Config`] when the first members make no sense.
 pub fn resolve(config: &Config) -> Result<Resolved> {
-    let path = config.member_dir().join("identity");
+    let path = path(config);
     if let Some(identity) = read(&path)? {
         if config.token_is_explicit && config.initial_cluster_token != identity.token {
             return Err(Error::Identity {

@@ -27,6 +27,7 @@ pub mod apply;
 pub mod compactor;
 pub mod config;
 pub mod core;
+mod directories;
 pub mod error;
 pub mod identity;
 pub mod limits;

@@ -1,9 +1,6 @@
 //! One member, from its directories to its services: starts everything in order and stops it in
 //! the reverse one.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +16,7 @@ use crate::apply::{self, Alarms, Applier};
 use crate::compactor;
 use crate::config::Config;
 use crate::core::{Core, Parts};
+use crate::directories;
 use crate::error::{Error, Result};
 use crate::identity::{self, Resolved};
 use crate::limits;
@@ -48,30 +46,14 @@ impl Server {
     ///
     /// Errors: whatever keeps the member from starting, with the file or flag to look at.
     pub async fn start(config: Config, metrics: Arc<Metrics>) -> Result<Server> {
-        for dir in [
-            config.data_dir.clone(),
-            config.member_dir(),
-            config.wal_path(),
-        ] {
-            create_private_dir(&dir)?;
-        }
+        // The identity comes after the directories: where it is, they are durable.
+        let (member_dir, wal_dir) = (config.member_dir(), config.wal_path());
+        let is_new = !identity::path(&config).exists();
+        directories::create(&[&config.data_dir, &member_dir, &wal_dir], is_new)?;
         let (failed_sender, failed) = watch::channel(None);
         let failed_sender = Arc::new(failed_sender);
-        let mut store_options = config.store.clone();
-        let on_fault = Arc::clone(&failed_sender);
-        store_options.on_fault = Some(Arc::new(move |fault| {
-            on_fault.send_replace(Some(format!("the store failed: {fault}")));
-        }));
-        let flushes = Arc::clone(&metrics);
-        store_options.on_flush = Some(Arc::new(move |_, took| {
-            flushes.backend_commit.observe(took.as_secs_f64());
-        }));
-        let store_dir = config.member_dir().join("store");
         // The store's lock is what keeps a second process out, so it comes first.
-        let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&store_dir, store_options));
-        let (store, writer) = opened
-            .await
-            .map_err(|error| Error::Internal(format!("opening the store failed: {error}")))??;
+        let (store, writer) = open_store(&config, &metrics, &failed_sender).await?;
         let Resolved {
             identity,
             bootstrap,
@@ -272,6 +254,26 @@ async fn watch_status(core: Arc<Core>, failed: Arc<watch::Sender<Option<String>>
     }
 }
 
+/// Opens the store, whose flush thread reports to `metrics` and its faults to `failed`.
+async fn open_store(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    failed: &Arc<watch::Sender<Option<String>>>,
+) -> Result<(kvd_mvcc::Store, kvd_mvcc::Writer)> {
+    let mut options = config.store.clone();
+    let on_fault = Arc::clone(failed);
+    options.on_fault = Some(Arc::new(move |fault| {
+        on_fault.send_replace(Some(format!("the store failed: {fault}")));
+    }));
+    let flushes = Arc::clone(metrics);
+    options.on_flush = Some(Arc::new(move |_, took| {
+        flushes.backend_commit.observe(took.as_secs_f64());
+    }));
+    let dir = config.member_dir().join("store");
+    let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&dir, options)).await;
+    Ok(opened.map_err(|error| Error::Internal(format!("opening the store failed: {error}")))??)
+}
+
 fn raft_options(
     config: &Config,
     identity: &identity::Identity,
@@ -301,15 +303,4 @@ fn raft_options(
         disk: Arc::new(kvd_raft::disk::RealDisk),
         dialer: Arc::new(kvd_raft::PlainDialer),
     }
-}
-
-fn create_private_dir(dir: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| Error::Io {
-            path: dir.to_owned(),
-            source,
-        })
 }
