@@ -42,7 +42,7 @@ pub struct Identity {
 pub struct Resolved {
     /// Who the member is.
     pub identity: Identity,
-    /// The members of the new cluster; `None` when the data directory has a past.
+    /// The members of the new cluster; `None` when this member has had a part in one.
     pub bootstrap: Option<Vec<Member>>,
 }
 
@@ -83,9 +83,13 @@ pub(crate) fn path(config: &Config) -> PathBuf {
 
 /// Reads the stored identity, or computes and stores it when the data directory is new.
 ///
+/// `is_blank`: the store has never applied anything. The first start may then have ended between
+/// storing the identity and beginning the log, and its members are given again; the log ignores
+/// them if it has begun.
+///
 /// Errors: [`Error::Identity`] when the directory belongs to a cluster with another token, or the
 /// file is damaged; [`Error::Config`] when the first members make no sense.
-pub fn resolve(config: &Config) -> Result<Resolved> {
+pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
     let path = path(config);
     if let Some(identity) = read(&path)? {
         if config.token_is_explicit && config.initial_cluster_token != identity.token {
@@ -99,9 +103,14 @@ pub fn resolve(config: &Config) -> Result<Resolved> {
                 ),
             });
         }
+        let bootstrap = if is_blank {
+            interrupted(config, &identity)
+        } else {
+            None
+        };
         return Ok(Resolved {
             identity,
-            bootstrap: None,
+            bootstrap,
         });
     }
     if config.join_existing {
@@ -128,6 +137,17 @@ pub fn resolve(config: &Config) -> Result<Resolved> {
         identity,
         bootstrap: Some(members),
     })
+}
+
+/// The first members once more, if they are still those that gave `identity`.
+fn interrupted(config: &Config, identity: &Identity) -> Option<Vec<Member>> {
+    if config.join_existing {
+        return None;
+    }
+    let members = first_members(&config.initial_cluster, &identity.token).ok()?;
+    let is_same = cluster_id(&members) == identity.cluster_id
+        && members.iter().any(|member| member.id == identity.member_id);
+    is_same.then_some(members)
 }
 
 fn first_members(cluster: &BTreeMap<String, Vec<String>>, token: &str) -> Result<Vec<Member>> {
@@ -209,7 +229,10 @@ fn write(path: &Path, identity: &Identity) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::AutoCompaction;
 
     // The three numbers below were printed by etcd 3.7.1 for the same flags.
     #[test]
@@ -237,6 +260,50 @@ mod tests {
         };
         write(&path, &identity).expect("written");
         assert_eq!(read(&path).expect("read"), Some(identity));
+    }
+
+    fn config(data_dir: &Path) -> Config {
+        let urls = vec!["http://localhost:2380".to_owned()];
+        Config {
+            name: "a".into(),
+            data_dir: data_dir.to_owned(),
+            wal_dir: None,
+            peer_urls: urls.clone(),
+            client_urls: Vec::new(),
+            initial_cluster: BTreeMap::from([("a".into(), urls)]),
+            initial_cluster_token: "token".into(),
+            token_is_explicit: true,
+            join_existing: false,
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            pre_vote: true,
+            snapshot_count: 10_000,
+            catchup_entries: 5_000,
+            quota_backend_bytes: 0,
+            request_bytes_max: 1 << 20,
+            txn_ops_max: 128,
+            auto_compaction: AutoCompaction::Off,
+            store: kvd_mvcc::Options::default(),
+            version: "0",
+        }
+    }
+
+    #[test]
+    fn a_start_that_was_cut_short_gives_the_first_members_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut config = config(dir.path());
+        fs::create_dir(config.member_dir()).expect("the directory");
+        let first = resolve(&config, true).expect("the first start");
+        let again = resolve(&config, true).expect("the second start");
+        assert_eq!(again.identity, first.identity);
+        assert_eq!(again.bootstrap, first.bootstrap);
+        assert!(again.bootstrap.is_some());
+        let later = resolve(&config, false).expect("a restart");
+        assert_eq!(later.bootstrap, None);
+        let other = vec!["http://localhost:2381".to_owned()];
+        config.initial_cluster.insert("b".into(), other);
+        let changed = resolve(&config, true).expect("other members");
+        assert_eq!(changed.bootstrap, None);
     }
 
     #[test]

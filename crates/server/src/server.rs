@@ -57,7 +57,7 @@ impl Server {
         let Resolved {
             identity,
             bootstrap,
-        } = identity::resolve(&config)?;
+        } = identity::resolve(&config, store.applied().is_none())?;
         tracing::info!(
             cluster_id = format!("{:x}", identity.cluster_id),
             local_member_id = format!("{:x}", identity.member_id),
@@ -263,7 +263,7 @@ async fn open_store(
     let mut options = config.store.clone();
     let on_fault = Arc::clone(failed);
     options.on_fault = Some(Arc::new(move |fault| {
-        on_fault.send_replace(Some(format!("the store failed: {fault}")));
+        on_fault.send_replace(Some(store_fault(fault)));
     }));
     let flushes = Arc::clone(metrics);
     options.on_flush = Some(Arc::new(move |_, took| {
@@ -272,6 +272,17 @@ async fn open_store(
     let dir = config.member_dir().join("store");
     let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&dir, options)).await;
     Ok(opened.map_err(|error| Error::Internal(format!("opening the store failed: {error}")))??)
+}
+
+/// What is said of a store that stopped writing. The engines hand the system's error on as text.
+fn store_fault(fault: &kvd_mvcc::Error) -> String {
+    let fault = format!("the store failed: {fault}");
+    if fault.contains("No space left on device") {
+        return format!(
+            "{fault}; nothing acknowledged is lost: free some space and start the member again"
+        );
+    }
+    fault
 }
 
 fn raft_options(
