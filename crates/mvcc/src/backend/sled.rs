@@ -47,6 +47,9 @@ const ZSTD_LEVEL: i32 = 1;
 /// sled's flush interval: never (100 years).
 const NEVER_MS: usize = 100 * 365 * 24 * 3_600_000;
 
+/// The file with sled's settings.
+const SETTINGS: &str = "durability_cookie";
+
 type Db = ::sled::Db<LEAF_FANOUT>;
 
 /// A [`Backend`] over a sled directory.
@@ -83,7 +86,16 @@ impl Sled {
             failed: AtomicBool::new(false),
         };
         *engine.state.write() = Some(engine.open_handles()?);
+        engine.sync_settings()?;
         Ok(engine)
+    }
+
+    /// sled writes its settings when it makes a directory, does not sync them, and opens no
+    /// directory whose settings are cut short.
+    fn sync_settings(&self) -> Result<()> {
+        let path = self.dir.join(SETTINGS);
+        let synced = fs::File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(|source| Error::io(path, source))
     }
 
     fn open_handles(&self) -> Result<Handles> {
