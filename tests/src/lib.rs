@@ -3,6 +3,8 @@
 //!
 //! - [`ports`]: ports that no other test takes.
 //! - [`member`]: one `kvd` process: start, kill, pause, logs.
+//! - [`process`]: any other program with its log: `kvd` with odd arguments, scripts.
+//! - [`tmpfs`]: a small disk to fill.
 //! - [`cluster`]: several of them, and what they must agree on.
 //! - [`wait`]: conditions with a deadline, never sleeps.
 //! - [`http`]: just enough HTTP/1.1 to see the bytes that a server sends.
@@ -19,5 +21,7 @@ pub mod http;
 pub mod linearizable;
 pub mod member;
 pub mod ports;
+pub mod process;
+pub mod tmpfs;
 pub mod wait;
 pub mod workload;
