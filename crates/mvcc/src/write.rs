@@ -11,6 +11,7 @@ use crate::backend::schema::Table;
 use crate::compaction::{self, FINISHED, Job, SCHEDULED};
 use crate::error::{Error, Result};
 use crate::index::KeyRange;
+use crate::lease::LeaseChange;
 use crate::options::Position;
 use crate::read::{self, RangeOptions, RangeResult, View};
 use crate::records::TableChange;
@@ -55,7 +56,7 @@ impl Writer {
             writer: self,
             main,
             records: Vec::new(),
-            detached: Vec::new(),
+            lease_changes: Vec::new(),
         }
     }
 
@@ -166,7 +167,7 @@ pub struct WriteTxn<'a> {
     main: i64,
     /// The changes so far; the place is the `sub` revision.
     records: Vec<(RevKey, Bytes)>,
-    detached: Vec<(Bytes, i64)>,
+    lease_changes: Vec<LeaseChange>,
 }
 
 impl WriteTxn<'_> {
@@ -229,6 +230,14 @@ impl WriteTxn<'_> {
             .index
             .put(&key, revision, lease)
             .map(prev_kv);
+        let from = previous.map_or(0, |previous| previous.lease);
+        if from != lease {
+            self.lease_changes.push(LeaseChange {
+                key: key.clone(),
+                from,
+                to: lease,
+            });
+        }
         let record = KeyValue {
             create_revision: previous.map_or(self.main, |previous| previous.create_revision),
             mod_revision: self.main,
@@ -264,7 +273,11 @@ impl WriteTxn<'_> {
                 revisions.push(found.modified);
             }
             if lease != 0 {
-                self.detached.push((key.clone(), lease));
+                self.lease_changes.push(LeaseChange {
+                    key: key.clone(),
+                    from: lease,
+                    to: 0,
+                });
             }
             self.records.push((RevKey::new(revision, true), record));
             keys.push(key);
@@ -281,8 +294,16 @@ impl WriteTxn<'_> {
     }
 
     /// The keys that this transaction deleted and that had a lease, with it, in order of deletion.
-    pub fn detached(&self) -> &[(Bytes, i64)] {
-        &self.detached
+    pub fn detached(&self) -> Vec<(Bytes, i64)> {
+        let detached = self.lease_changes.iter().filter(|change| change.to == 0);
+        detached
+            .map(|change| (change.key.clone(), change.from))
+            .collect()
+    }
+
+    /// The keys whose lease this transaction changed, in the order of the changes.
+    pub fn lease_changes(&self) -> &[LeaseChange] {
+        &self.lease_changes
     }
 
     /// Whether anything was changed.

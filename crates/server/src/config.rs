@@ -71,6 +71,15 @@ impl Config {
         }
     }
 
+    /// Shortest TTL of a lease, in seconds: one and a half election timeouts, rounded up. Source:
+    /// etcd `server/etcdserver/server.go`, `minTTL`.
+    pub fn lease_ttl_min_seconds(&self) -> i64 {
+        let heartbeat = self.heartbeat_interval.as_millis().max(1);
+        let election_ticks = self.election_timeout.as_millis() / heartbeat;
+        let millis = 3 * election_ticks / 2 * heartbeat;
+        i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
     /// Where the write-ahead log lies.
     pub fn wal_path(&self) -> PathBuf {
         self.wal_dir

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::apply::{Alarms, Applied};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::lease::{self, Leases};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::waiters::Waiters;
@@ -31,8 +32,11 @@ pub struct Core {
     applied: watch::Receiver<u64>,
     waiters: Arc<Waiters>,
     alarms: Arc<Alarms>,
+    leases: Arc<Leases>,
+    lease_peers: lease::Peers,
     metrics: Arc<Metrics>,
     phase: AtomicU8,
+    stopping: watch::Sender<bool>,
 }
 
 /// What [`Core`] is made of.
@@ -53,6 +57,8 @@ pub struct Parts {
     pub waiters: Arc<Waiters>,
     /// Active alarms, kept by apply.
     pub alarms: Arc<Alarms>,
+    /// The leases, kept by apply and the expiry loop.
+    pub leases: Arc<Leases>,
     /// The member's metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -72,8 +78,11 @@ impl Core {
             applied: parts.applied,
             waiters: parts.waiters,
             alarms: parts.alarms,
+            leases: parts.leases,
+            lease_peers: lease::Peers::new(),
             metrics: parts.metrics,
             phase: AtomicU8::new(0),
+            stopping: watch::Sender::new(false),
         }
     }
 
@@ -90,6 +99,26 @@ impl Core {
     /// Alarms that are active.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// The leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// The way to the leader for what only it knows of leases.
+    pub fn lease_peers(&self) -> &lease::Peers {
+        &self.lease_peers
+    }
+
+    /// An ID for a lease: positive, and unlikely to be in use.
+    pub fn new_lease_id(&self) -> i64 {
+        loop {
+            let id = self.waiters.next_id() & (u64::MAX >> 1);
+            if let Ok(id @ 1..) = i64::try_from(id) {
+                return id;
+            }
+        }
     }
 
     /// The member's metrics.
@@ -294,6 +323,19 @@ impl Core {
     /// From now on new requests are refused with `server stopped`.
     pub fn stop_accepting(&self) {
         self.phase.store(STOPPING, Ordering::Release);
+        self.end_streams();
+    }
+
+    /// Ends streams that would else go on for ever. Requests are still taken.
+    pub fn end_streams(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Returns once streams must end.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender lives as long as this.
+        drop(stopping.wait_for(|stopping| *stopping).await);
     }
 
     fn stopping(&self) -> bool {

@@ -20,7 +20,9 @@
 //! member is; [`compactor`] and [`quota`] keep the store small; [`error`] is the one place where an
 //! error of any crate becomes what a client sees.
 //!
-//! Not here: watch, leases, users and roles, changes of membership. Their RPCs answer
+//! [`lease`] is what a member does about leases besides applying them.
+//!
+//! Not here: watch, users and roles, changes of membership. Their RPCs answer
 //! UNIMPLEMENTED with their name (`services/unbuilt`).
 
 pub mod apply;
@@ -30,6 +32,7 @@ pub mod core;
 mod directories;
 pub mod error;
 pub mod identity;
+pub mod lease;
 pub mod limits;
 pub mod metrics;
 pub mod quota;

@@ -31,6 +31,30 @@ pub const CATCHUP_ENTRIES: u64 = 5_000;
 pub const SNAPSHOT_COUNT: u64 = 10_000;
 /// Keys that a range answers on the thread that took it; a larger one goes to the blocking pool.
 pub const INLINE_RANGE_KEYS: usize = 2_000;
+/// Longest TTL of a lease, in seconds. etcd: `MaxLeaseTTL`.
+pub const LEASE_TTL_MAX_SECONDS: u64 = 9_000_000_000;
+/// How often the leader looks for leases that have run out. etcd: 500 ms.
+pub const LEASE_TICK: Duration = Duration::from_millis(500);
+/// Most leases revoked each time, because they have run out. etcd: 1,000 a second.
+pub const LEASE_EXPIRIES_PER_TICK: usize = 500;
+/// Revokes of expired leases under way at once. etcd: `maxPendingRevokes`.
+pub const LEASE_EXPIRIES_IN_FLIGHT: usize = 16;
+/// After this, an expired lease that is still there is revoked again. etcd: 3 s.
+pub const LEASE_EXPIRY_RETRY: Duration = Duration::from_secs(3);
+/// Most leases that a new leader lets run out in one second. etcd: three quarters of the rate.
+pub const LEASE_EXPIRIES_AFTER_ELECTION: usize = 750;
+/// Time between two checkpoints of a lease. etcd: 5 minutes.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Most leases in one checkpoint. etcd: `maxLeaseCheckpointBatchSize`.
+pub const LEASE_CHECKPOINT_BATCH: usize = 1_000;
+/// Most checkpoints each time that the leader looks.
+pub const LEASE_CHECKPOINTS_PER_TICK: usize = 16;
+/// How long a request about a lease waits for what is committed to be applied. etcd: 1 s.
+pub const LEASE_APPLIED_WAIT: Duration = Duration::from_secs(1);
+/// Largest answer of the leader about a lease, in bytes: its keys.
+pub const LEASE_REPLY_BYTES_MAX: usize = 1 << 30;
+/// How often the connection to the leader is probed, and how long a probe may take.
+pub const LEASE_PEER_KEEPALIVE: Duration = Duration::from_secs(1);
 /// Longest time that requests under way may take when the member stops, before their connections
 /// are cut.
 pub const DRAIN_DEADLINE: Duration = Duration::from_millis(1_500);

@@ -11,13 +11,19 @@ use kvd_api::pb::kvdcommandpb::command::Request;
 
 /// Bytes counted for the metadata of one pair.
 const KV_OVERHEAD: u64 = 256;
+/// Bytes counted for a lease.
+pub const LEASE_COST: u64 = 64;
 
 /// Returns the bytes that `request` may add to the store; zero when it cannot make it grow.
 pub fn cost(request: &Request) -> u64 {
     match request {
         Request::Put(put) => put_cost(put),
         Request::Txn(txn) => txn_cost(txn),
+        Request::LeaseGrant(_) => LEASE_COST,
         Request::DeleteRange(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseExpire(_)
+        | Request::LeaseCheckpoint(_)
         | Request::Compaction(_)
         | Request::Alarm(_)
         | Request::PublishMember(_)

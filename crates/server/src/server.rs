@@ -19,6 +19,7 @@ use crate::core::{Core, Parts};
 use crate::directories;
 use crate::error::{Error, Result};
 use crate::identity::{self, Resolved};
+use crate::lease::{Leases, expiry_loop};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::services::maintenance::STORAGE_VERSION;
@@ -70,11 +71,13 @@ impl Server {
         let waiters = Arc::new(Waiters::new(identity.member_id));
         let (applied_sender, applied) = watch::channel(0);
         let alarms = Arc::new(Alarms::restore(&store)?);
+        let leases = Arc::new(Leases::restore(&store)?);
         let answers = Arc::clone(&waiters);
         let applier = Applier::new(apply::Parts {
             writer,
             store: store.clone(),
             alarms: Arc::clone(&alarms),
+            leases: Arc::clone(&leases),
             answers,
             on_applied: Arc::new(move |index| {
                 applied_sender.send_replace(index);
@@ -92,11 +95,13 @@ impl Server {
             applied,
             waiters,
             alarms,
+            leases,
             metrics,
         }));
         let routes = routes::client_routes(&core).await?;
         let tasks = vec![
             tokio::spawn(compactor::run(Arc::clone(&core))),
+            tokio::spawn(expiry_loop::run(Arc::clone(&core))),
             tokio::spawn(watch_status(Arc::clone(&core), failed_sender)),
         ];
         Ok(Server {
@@ -178,6 +183,7 @@ impl Server {
     /// Hands leadership over when this member leads and another can. Requests that are under way
     /// go on: they are forwarded to the new leader.
     pub async fn hand_over(&self) {
+        self.core.end_streams();
         let status = self.core.status();
         if status.role != Role::Leader || status.voters.len() < 2 {
             return;

@@ -56,6 +56,11 @@ impl Waiters {
         )
     }
 
+    /// A new request ID that nobody waits for.
+    pub fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many requests wait.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()

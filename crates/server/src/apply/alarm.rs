@@ -6,8 +6,8 @@
 //!
 //! | kind | refused while any member has it |
 //! |---|---|
-//! | NOSPACE | puts, and transactions with a put in either branch |
-//! | CORRUPT | puts, deletes, transactions that write, compactions |
+//! | NOSPACE | puts, transactions with a put in either branch, new leases |
+//! | CORRUPT | puts, deletes, transactions that write, compactions, new and revoked leases |
 //!
 //! Source: etcd `server/etcdserver/api/v3alarm/alarms.go`,
 //! `server/etcdserver/apply/{capped,corrupt}.go`.
@@ -99,8 +99,14 @@ impl Alarms {
             Request::Put(_)
             | Request::DeleteRange(_)
             | Request::Txn(_)
-            | Request::Compaction(_) => true,
-            Request::Alarm(_) | Request::PublishMember(_) | Request::SetClusterVersion(_) => false,
+            | Request::Compaction(_)
+            | Request::LeaseGrant(_)
+            | Request::LeaseRevoke(_)
+            | Request::LeaseExpire(_) => true,
+            Request::Alarm(_)
+            | Request::PublishMember(_)
+            | Request::SetClusterVersion(_)
+            | Request::LeaseCheckpoint(_) => false,
         };
         if changes_keys && self.is_active(AlarmType::Corrupt) {
             return Err(WireError::CorruptCluster);

@@ -15,8 +15,9 @@ use prost::Message;
 
 use super::alarm::Alarms;
 use super::outcome::{Applied, Failure, Outcome};
-use super::{cluster, kv, txn};
+use super::{cluster, kv, lease, txn};
 use crate::error::Error;
+use crate::lease::Leases;
 use crate::metrics::{Metrics, Outcomes};
 
 /// Who waits for the results of commands.
@@ -43,6 +44,8 @@ pub struct Parts {
     pub store: Store,
     /// The active alarms; changed here alone.
     pub alarms: Arc<Alarms>,
+    /// The leases; what there is of them is changed here alone.
+    pub leases: Arc<Leases>,
     /// Who waits for results.
     pub answers: Arc<dyn Answers>,
     /// Told the log index up to which everything can be read, after each change of it.
@@ -74,7 +77,8 @@ impl Applier {
     }
 
     /// Applies one command and keeps its result for who waits for it.
-    fn command(&mut self, index: u64, request_id: u64, command: Bytes) -> Result<(), Fault> {
+    fn command(&mut self, entry: &Committed, request_id: u64, command: Bytes) -> Result<(), Fault> {
+        let index = entry.index;
         let command = Command::decode(command).map_err(|error| {
             Fault::with_source(
                 format!("a command of log entry {index} cannot be decoded"),
@@ -89,7 +93,7 @@ impl Applier {
         let is_awaited = request_id != 0 && self.parts.answers.is_awaited(request_id);
         let started = Instant::now();
         let kind = Kind::of(&request);
-        let result = match self.request(request, is_awaited) {
+        let result = match self.request(request, entry.term, is_awaited) {
             Ok(applied) => Ok(applied),
             Err(Failure::Answer(error)) => Err(error),
             Err(Failure::Fault(fault)) => return Err(fault),
@@ -104,26 +108,33 @@ impl Applier {
         Ok(())
     }
 
-    fn request(&mut self, request: Request, is_awaited: bool) -> Outcome<Applied> {
+    fn request(&mut self, request: Request, term: u64, is_awaited: bool) -> Outcome<Applied> {
         let Parts {
             writer,
             store,
             alarms,
+            leases,
             ..
         } = &mut self.parts;
         alarms.admit(&request)?;
         match request {
             Request::Put(mut put) => {
                 put.prev_kv &= is_awaited;
-                kv::put(writer, store, put)
+                kv::put(writer, store, leases, put)
             }
             Request::DeleteRange(mut delete) => {
                 delete.prev_kv &= is_awaited;
-                kv::delete_range(writer, &delete)
+                kv::delete_range(writer, leases, &delete)
             }
-            Request::Txn(txn) => txn::txn(writer, store, txn, is_awaited),
+            Request::Txn(txn) => txn::txn(writer, store, leases, txn, is_awaited),
             Request::Compaction(compaction) => kv::compact(writer, store, &compaction),
             Request::Alarm(alarm) => Ok(Applied::Alarm(alarms.apply(writer, &alarm))),
+            Request::LeaseGrant(grant) => lease::grant(writer, leases, &grant),
+            Request::LeaseRevoke(revoke) => lease::revoke(writer, leases, revoke.id),
+            Request::LeaseExpire(expire) => lease::expire(writer, leases, &expire, term),
+            Request::LeaseCheckpoint(checkpoint) => {
+                lease::checkpoint(writer, leases, &checkpoint, term)
+            }
             Request::PublishMember(publish) => {
                 cluster::publish(writer, store, publish).map_err(Failure::fault)
             }
@@ -136,7 +147,7 @@ impl Applier {
             Payload::Blank => Ok(()),
             Payload::Commands(commands) => {
                 for (request_id, command) in commands {
-                    self.command(entry.index, request_id, command)?;
+                    self.command(entry, request_id, command)?;
                 }
                 Ok(())
             }
@@ -182,6 +193,7 @@ impl StateMachine for Applier {
             writer,
             store,
             alarms,
+            leases,
             on_applied,
             ..
         } = &mut self.parts;
@@ -189,6 +201,9 @@ impl StateMachine for Applier {
             .install(file, kvd_mvcc::Position { index, bytes })
             .map_err(|error| Fault::with_source("installing a snapshot failed", error))?;
         alarms
+            .reload(store)
+            .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
+        leases
             .reload(store)
             .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
         on_applied(index);
@@ -206,6 +221,9 @@ enum Kind {
     Alarm,
     ClusterMemberAttrSet,
     ClusterVersionSet,
+    LeaseGrant,
+    LeaseRevoke,
+    LeaseCheckpoint,
 }
 
 impl Kind {
@@ -218,12 +236,15 @@ impl Kind {
             Request::Alarm(_) => Kind::Alarm,
             Request::PublishMember(_) => Kind::ClusterMemberAttrSet,
             Request::SetClusterVersion(_) => Kind::ClusterVersionSet,
+            Request::LeaseGrant(_) => Kind::LeaseGrant,
+            Request::LeaseRevoke(_) | Request::LeaseExpire(_) => Kind::LeaseRevoke,
+            Request::LeaseCheckpoint(_) => Kind::LeaseCheckpoint,
         }
     }
 }
 
 /// How long commands take, by [`Kind`].
-struct Durations([Outcomes; 7]);
+struct Durations([Outcomes; 10]);
 
 impl Durations {
     fn new(metrics: &Metrics) -> Durations {
@@ -236,6 +257,9 @@ impl Durations {
             "Alarm",
             "ClusterMemberAttrSet",
             "ClusterVersionSet",
+            "LeaseGrant",
+            "LeaseRevoke",
+            "LeaseCheckpoint",
         ];
         Durations(names.map(|name| metrics.apply_outcomes(name)))
     }
@@ -259,7 +283,14 @@ fn count(metrics: &Metrics, applied: &Applied) {
             }
             count_operations(metrics, &txn.responses);
         }
+        Applied::LeaseGranted { ttl, .. } => {
+            metrics.lease_granted.inc();
+            // A count of seconds: what a float cannot hold exactly does not matter.
+            metrics.lease_ttl.observe(*ttl as f64);
+        }
+        Applied::LeaseRevoked => metrics.lease_revoked.inc(),
         Applied::Compacted { .. }
+        | Applied::LeasesCheckpointed
         | Applied::Alarm(_)
         | Applied::Published
         | Applied::ClusterVersionSet => {}

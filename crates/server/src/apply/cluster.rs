@@ -33,6 +33,13 @@ pub fn members(store: &Store) -> Result<Vec<Member>> {
         .collect()
 }
 
+/// One member, if the cluster has it.
+///
+/// Errors: [`Error::Internal`] when its stored record cannot be read.
+pub fn member(store: &Store, id: u64) -> Result<Option<Member>> {
+    member_record(store, id)
+}
+
 /// The version that every member supports, `None` until the first leader has set it.
 pub fn cluster_version(store: &Store) -> Option<String> {
     let version = store.table_get(Table::Cluster, CLUSTER_VERSION)?;

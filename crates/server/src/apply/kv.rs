@@ -12,12 +12,18 @@ use kvd_mvcc::{Store, Table, WriteTxn, Writer};
 
 use super::outcome::{Applied, Failure, Outcome};
 use super::range::decode;
+use crate::lease::Leases;
 
 /// Writes one pair at a revision of its own.
 ///
 /// Answers: [`WireError::RequestedLeaseNotFound`]; [`WireError::KeyNotFound`] when the value or
 /// the lease is to be kept and there is none.
-pub(super) fn put(writer: &mut Writer, store: &Store, request: PutRequest) -> Outcome<Applied> {
+pub(super) fn put(
+    writer: &mut Writer,
+    store: &Store,
+    leases: &Leases,
+    request: PutRequest,
+) -> Outcome<Applied> {
     check_lease(store, &request)?;
     let mut txn = writer.txn();
     let previous = previous(&txn, &request)?;
@@ -26,6 +32,7 @@ pub(super) fn put(writer: &mut Writer, store: &Store, request: PutRequest) -> Ou
         return Err(WireError::KeyNotFound.into());
     }
     let response = put_in(&mut txn, request, previous)?;
+    leases.change(txn.lease_changes());
     txn.end();
     Ok(Applied::Put(response))
 }
@@ -87,9 +94,14 @@ pub(super) fn put_in(
 }
 
 /// Deletes a range of keys at one revision; none if there is nothing to delete.
-pub(super) fn delete_range(writer: &mut Writer, request: &DeleteRangeRequest) -> Outcome<Applied> {
+pub(super) fn delete_range(
+    writer: &mut Writer,
+    leases: &Leases,
+    request: &DeleteRangeRequest,
+) -> Outcome<Applied> {
     let mut txn = writer.txn();
     let response = delete_range_in(&mut txn, request)?;
+    leases.change(txn.lease_changes());
     txn.end();
     Ok(Applied::DeleteRange(response))
 }

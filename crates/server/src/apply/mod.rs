@@ -20,13 +20,14 @@ mod alarm;
 mod applier;
 mod cluster;
 mod kv;
+mod lease;
 mod outcome;
 mod range;
 mod txn;
 
 pub use alarm::Alarms;
 pub use applier::{Answers, Applier, Parts};
-pub use cluster::{cluster_version, members};
+pub use cluster::{cluster_version, member, members};
 pub use outcome::Applied;
 pub(crate) use range::range_counting;
 pub use range::{View, range};

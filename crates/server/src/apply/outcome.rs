@@ -24,6 +24,17 @@ pub enum Applied {
     },
     /// Alarms that were asked for, raised or cleared.
     Alarm(AlarmResponse),
+    /// A lease was granted.
+    LeaseGranted {
+        /// Its ID.
+        id: i64,
+        /// Seconds that it lasts after each renewal.
+        ttl: i64,
+    },
+    /// A lease is gone and its keys are deleted.
+    LeaseRevoked,
+    /// What is left of leases is noted.
+    LeasesCheckpointed,
     /// A member's name and client URLs are known.
     Published,
     /// The cluster's version is set.

@@ -34,6 +34,7 @@ use super::kv::{
 };
 use super::outcome::{Applied, Failure, Outcome};
 use super::range::{Pinned, View, decode, range};
+use crate::lease::Leases;
 
 /// How often a read-only transaction pins a new revision because a compaction overtook it.
 const PINS_MAX: usize = 8;
@@ -116,6 +117,7 @@ fn read_at(pinned: &Pinned<'_>, store: &Store, request: &TxnRequest) -> Result<T
 pub(super) fn txn(
     writer: &mut Writer,
     store: &Store,
+    leases: &Leases,
     request: TxnRequest,
     is_awaited: bool,
 ) -> Outcome<Applied> {
@@ -133,6 +135,7 @@ pub(super) fn txn(
         is_awaited,
     };
     let mut response = run.txn(request, &mut choices.iter())?;
+    leases.change(run.txn.lease_changes());
     let revision = run.txn.end();
     response.header = Some(header(revision));
     Ok(Applied::Txn(response))

@@ -115,6 +115,17 @@ const WORK: (f64, f64, usize) = (0.0001, 2.0, 20);
 const LONG: (f64, f64, usize) = (0.1, 2.0, 10);
 
 metrics! {
+    /// The total number of granted leases.
+    lease_granted: IntCounter = "etcd_debugging_lease_granted_total";
+    /// The total number of revoked leases.
+    lease_revoked: IntCounter = "etcd_debugging_lease_revoked_total";
+    /// The number of renewed leases seen by the leader.
+    lease_renewed: IntCounter = "etcd_debugging_lease_renewed_total";
+    /// Bucketed histogram of lease TTLs.
+    lease_ttl: Histogram = "etcd_debugging_lease_ttl_total", (1.0, 2.0, 24);
+    /// The total number of expired leases.
+    debugging_server_lease_expired: IntCounter = "etcd_debugging_server_lease_expired_total";
+
     /// Which version is running. 1 for 'cluster_version' label with current cluster version.
     cluster_version: IntGaugeVec = "etcd_cluster_version" ["cluster_version"];
 

@@ -19,9 +19,8 @@ use crate::core::Core;
 use crate::limits;
 
 /// Services of etcd that this version does not have.
-const UNBUILT: [&str; 5] = [
+const UNBUILT: [&str; 4] = [
     "/etcdserverpb.Watch/",
-    "/etcdserverpb.Lease/",
     "/etcdserverpb.Auth/",
     "/v3lockpb.Lock/",
     "/v3electionpb.Election/",

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod cluster;
 pub mod header;
 pub mod kv;
+pub mod lease;
 pub mod maintenance;
 mod range_stream;
 pub mod routes;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kvd_api::DESCRIPTORS;
 use kvd_api::pb::etcdserverpb::cluster_server::ClusterServer;
 use kvd_api::pb::etcdserverpb::kv_server::KvServer;
+use kvd_api::pb::etcdserverpb::lease_server::LeaseServer;
 use kvd_api::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::services::cluster::ClusterService;
 use crate::services::kv::KvService;
+use crate::services::lease::LeaseService;
 use crate::services::maintenance::MaintenanceService;
 
 /// The services of the member `core`, with gRPC health and reflection.
@@ -39,6 +41,9 @@ pub async fn client_routes(core: &Arc<Core>) -> Result<Routes> {
             KvServer::new(KvService::new(Arc::clone(core)))
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(usize::MAX),
+        )
+        .add_service(
+            LeaseServer::new(LeaseService::new(Arc::clone(core))).max_decoding_message_size(limit),
         )
         .add_service(
             ClusterServer::new(ClusterService::new(Arc::clone(core)))

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::apply::{Alarms, Answers, Applied, Applier, Parts};
 use crate::error::Error;
+use crate::lease::Leases;
 use crate::metrics::{Level, Metrics};
 
 /// Keeps results until a test looks at them.
@@ -40,6 +41,7 @@ pub(super) struct Harness {
     pub(super) applier: Applier,
     pub(super) store: Store,
     pub(super) alarms: Arc<Alarms>,
+    pub(super) leases: Arc<Leases>,
     pub(super) kept: Arc<Kept>,
     pub(super) applied: Arc<AtomicU64>,
     pub(super) index: u64,
@@ -56,6 +58,7 @@ impl Harness {
         };
         let (store, writer) = kvd_mvcc::open(dir.path(), options).expect("opens");
         let alarms = Arc::new(Alarms::restore(&store).expect("no alarms"));
+        let leases = Arc::new(Leases::restore(&store).expect("no leases"));
         let kept = Arc::new(Kept::default());
         let applied = Arc::new(AtomicU64::new(0));
         let on_applied = Arc::clone(&applied);
@@ -64,6 +67,7 @@ impl Harness {
             writer,
             store: store.clone(),
             alarms: Arc::clone(&alarms),
+            leases: Arc::clone(&leases),
             answers,
             on_applied: Arc::new(move |index| on_applied.store(index, Ordering::Relaxed)),
             metrics: Arc::new(Metrics::new(Level::Basic, "test")),
@@ -72,6 +76,7 @@ impl Harness {
             applier,
             store,
             alarms,
+            leases,
             kept,
             applied,
             index: 0,

@@ -3,6 +3,7 @@
 
 mod determinism;
 mod harness;
+mod leases;
 mod requests;
 mod scripts;
 mod state_machine;

@@ -3,14 +3,13 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
-use bytes::Bytes;
 use goldenscript::{Argument, Command};
 use kvd_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use kvd_api::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
 use kvd_api::pb::etcdserverpb::response_op::Response;
 use kvd_api::pb::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, PutRequest, RangeRequest,
-    ResponseHeader, TxnResponse,
+    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, LeaseGrantRequest, PutRequest,
+    RangeRequest, ResponseHeader, TxnResponse,
 };
 use kvd_api::pb::kvdcommandpb::command::Request;
 use kvd_api::pb::kvdcommandpb::{PublishMember, SetClusterVersion};
@@ -78,9 +77,8 @@ impl goldenscript::Runner for Runner {
             }
             "lease" => {
                 let id: i64 = first(command)?.parse()?;
-                let key = Bytes::copy_from_slice(&id.to_be_bytes());
-                let writer = &mut self.harness.applier.parts.writer;
-                writer.table_put(Table::Lease, key, Bytes::new());
+                let grant = LeaseGrantRequest { id, ttl: 60 };
+                self.harness.request(Request::LeaseGrant(grant))?;
                 Ok(String::new())
             }
             other => Err(format!("unknown command {other}").into()),
@@ -113,6 +111,9 @@ impl Runner {
                 writeln!(out, "rev={revision} compacted={compacted}")?;
             }
             Applied::Alarm(response) => print_alarms(&mut out, &response.alarms)?,
+            other @ (Applied::LeaseGranted { .. }
+            | Applied::LeaseRevoked
+            | Applied::LeasesCheckpointed) => writeln!(out, "{other:?}")?,
             Applied::Published | Applied::ClusterVersionSet => self.print_cluster(&mut out)?,
         }
         Ok(out)
