@@ -6,6 +6,7 @@ use std::time::Duration;
 use kvd_api::ETCD_VERSION;
 use kvd_api::pb::etcdserverpb::cluster_client::ClusterClient;
 use kvd_api::pb::etcdserverpb::kv_client::KvClient;
+use kvd_api::pb::etcdserverpb::lease_client::LeaseClient;
 use kvd_api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
 use prost::Message;
 use tokio::time::Instant;
@@ -168,6 +169,12 @@ impl Client {
 
     pub(crate) fn cluster_stub(&self, channel: Channel) -> ClusterClient<Channel> {
         ClusterClient::new(channel)
+            .max_decoding_message_size(self.receive_bytes_max)
+            .max_encoding_message_size(self.send_bytes_max)
+    }
+
+    pub(crate) fn lease_stub(&self, channel: Channel) -> LeaseClient<Channel> {
+        LeaseClient::new(channel)
             .max_decoding_message_size(self.receive_bytes_max)
             .max_encoding_message_size(self.send_bytes_max)
     }

@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! Left out so far: TLS, authentication, watches and leases. An `https://` endpoint is refused with
+//! Left out so far: TLS, authentication, and watches. An `https://` endpoint is refused with
 //! [`Error::TlsUnsupported`].
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -41,6 +41,7 @@ mod cluster;
 mod endpoint;
 mod error;
 mod kv;
+mod lease;
 mod maintenance;
 mod retry;
 mod txn;
@@ -52,6 +53,7 @@ pub use kv::{DeleteOptions, GetOptions, GetResponse, PutOptions, Span, prefix_en
 pub use kvd_api::pb::etcdserverpb as pb;
 pub use kvd_api::pb::mvccpb::KeyValue;
 pub use kvd_api::wire::RangeResponse;
+pub use lease::KeepAlive;
 pub use pb::range_request::{SortOrder, SortTarget};
 pub use retry::Rule;
 pub use txn::{Compare, CompareBuilder, Op, Txn};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use kvd_server::lease::LessorService;
 use kvd_server::metrics::{Level, Metrics};
 use kvd_server::services::admission::AdmissionLayer;
 use kvd_server::{Config, Server, config, limits as server_limits};
@@ -154,7 +155,9 @@ impl Run<'_> {
     fn serve_peers(&self, server: &Server, listeners: Vec<Listener>) -> anyhow::Result<Serving> {
         let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
         let services = Services {
-            grpc: Routes::new(server.node().peer_service()).prepare(),
+            grpc: Routes::new(server.node().peer_service())
+                .add_service(LessorService::server(Arc::clone(server.core())))
+                .prepare(),
             http: kvd_gateway::peer_router(member),
         };
         let options = self.options(Protocols::Both);

@@ -14,8 +14,8 @@ pub(crate) use globals::Globals;
 pub(crate) use parse::{Parsed, line_op, parse};
 pub(crate) use tree::{
     AlarmCommand, CheckCommand, Command, CompactionArgs, DelArgs, EndpointArgs, EndpointCommand,
-    GetArgs, HashKvArgs, LineOp, MemberCommand, MemberListArgs, PerfArgs, PutArgs, TxnArgs,
-    command,
+    GetArgs, HashKvArgs, LeaseCommand, LineOp, MemberCommand, MemberListArgs, PerfArgs, PutArgs,
+    TxnArgs, command,
 };
 
 #[cfg(test)]

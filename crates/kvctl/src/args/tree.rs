@@ -71,8 +71,9 @@ pub(crate) enum Command {
     MoveLeader(Later),
     /// Watches events stream on keys or prefixes (not in this version)
     Watch(Later),
-    /// Lease related commands (not in this version)
-    Lease(Later),
+    /// Lease related commands. Use `kvctl lease --help` to see subcommands
+    #[command(subcommand, long_about = "Lease related commands")]
+    Lease(LeaseCommand),
     /// Manages node snapshots (not in this version)
     Snapshot(Later),
     /// Makes a mirror at the destination cluster (not in this version)
@@ -278,6 +279,46 @@ pub(crate) enum AlarmCommand {
     List(Ignored),
     /// Disarms all alarms
     Disarm(Ignored),
+}
+
+/// The `lease` commands.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum LeaseCommand {
+    /// Creates leases
+    #[command(override_usage = "lease grant <ttl>")]
+    Grant(Ignored),
+    /// Keeps leases alive (renew)
+    #[command(override_usage = "lease keep-alive [options] <leaseID>")]
+    KeepAlive(LeaseKeepAliveArgs),
+    /// List all active leases
+    #[command(override_usage = "lease list")]
+    List(Ignored),
+    /// Revokes leases
+    #[command(override_usage = "lease revoke <leaseID>")]
+    Revoke(Ignored),
+    /// Get lease information
+    #[command(override_usage = "lease timetolive <leaseID> [options]")]
+    Timetolive(LeaseTimeToLiveArgs),
+}
+
+/// Flags of `lease keep-alive`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LeaseKeepAliveArgs {
+    #[arg(hide = true)]
+    pub(crate) words: Vec<OsString>,
+    /// Resets the keep-alive time to its original value and exits immediately
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// Flags of `lease timetolive`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LeaseTimeToLiveArgs {
+    #[arg(hide = true)]
+    pub(crate) words: Vec<OsString>,
+    /// Get keys attached to this lease
+    #[arg(long)]
+    pub(crate) keys: bool,
 }
 
 /// The `endpoint` commands and the flag they share.

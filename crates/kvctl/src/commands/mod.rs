@@ -14,6 +14,7 @@ mod check;
 mod completion;
 mod endpoint;
 mod kv;
+mod lease;
 mod member;
 mod session;
 mod txn;
@@ -55,7 +56,7 @@ pub(crate) fn run(globals: &Globals, command: &Command, to: &mut Streams<'_>) ->
         Command::Defrag(_) => later("defrag"),
         Command::MoveLeader(_) => later("move-leader"),
         Command::Watch(_) => later("watch"),
-        Command::Lease(_) => later("lease"),
+        Command::Lease(command) => runtime(1)?.block_on(lease::run(globals, command, to)),
         Command::Snapshot(_) => later("snapshot"),
         Command::MakeMirror(_) => later("make-mirror"),
         Command::Lock(_) => later("lock"),

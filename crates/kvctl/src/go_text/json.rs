@@ -68,7 +68,7 @@ impl Object {
         if value.is_empty() {
             self
         } else {
-            self.raw(name, &format!("\"{}\"", STANDARD.encode(value)))
+            self.raw(name, &base64(value))
         }
     }
 
@@ -91,6 +91,11 @@ impl Object {
 pub(crate) fn array(values: impl IntoIterator<Item = String>) -> String {
     let values: Vec<String> = values.into_iter().collect();
     format!("[{}]", values.join(","))
+}
+
+/// Bytes as Go writes them: base64 in quotes.
+pub(crate) fn base64(value: &[u8]) -> String {
+    format!("\"{}\"", STANDARD.encode(value))
 }
 
 /// A string, with the characters that Go escapes for the sake of HTML.

@@ -2,8 +2,9 @@
 
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
-    AlarmResponse, DeleteRangeResponse, MemberListResponse, PutResponse, ResponseHeader,
-    TxnResponse,
+    AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
+    PutResponse, ResponseHeader, TxnResponse,
 };
 use kvd_client::{KeyValue, RangeResponse};
 
@@ -33,6 +34,15 @@ impl Fields {
             writeln!(to.out, "\"{name}\" : {id:x}")?;
         } else {
             writeln!(to.out, "\"{name}\" : {id}")?;
+        }
+        Ok(())
+    }
+
+    fn lease(&self, to: &mut Streams<'_>, id: i64) -> Outcome {
+        if self.hex {
+            writeln!(to.out, "\"ID\" : {id:016x}")?;
+        } else {
+            writeln!(to.out, "\"ID\" : {id}")?;
         }
         Ok(())
     }
@@ -138,6 +148,48 @@ impl Printer for Fields {
             self.id(to, "MemberID", alarm.member_id)?;
             writeln!(to.out, "\"AlarmType\" : {}", alarm_name(alarm.alarm))?;
             writeln!(to.out)?;
+        }
+        Ok(())
+    }
+
+    fn lease_grant(&self, to: &mut Streams<'_>, answer: &LeaseGrantResponse) -> Outcome {
+        self.header(to, answer.header.as_ref())?;
+        self.lease(to, answer.id)?;
+        writeln!(to.out, "\"TTL\" : {}", answer.ttl)?;
+        Ok(())
+    }
+
+    fn lease_revoke(&self, to: &mut Streams<'_>, _: i64, answer: &LeaseRevokeResponse) -> Outcome {
+        self.header(to, answer.header.as_ref())
+    }
+
+    fn lease_keep_alive(&self, to: &mut Streams<'_>, answer: &LeaseKeepAliveResponse) -> Outcome {
+        self.header(to, answer.header.as_ref())?;
+        self.lease(to, answer.id)?;
+        writeln!(to.out, "\"TTL\" : {}", answer.ttl)?;
+        Ok(())
+    }
+
+    fn lease_time_to_live(
+        &self,
+        to: &mut Streams<'_>,
+        answer: &LeaseTimeToLiveResponse,
+        _: bool,
+    ) -> Outcome {
+        self.header(to, answer.header.as_ref())?;
+        self.lease(to, answer.id)?;
+        writeln!(to.out, "\"TTL\" : {}", answer.ttl)?;
+        writeln!(to.out, "\"GrantedTTL\" : {}", answer.granted_ttl)?;
+        for key in &answer.keys {
+            writeln!(to.out, "\"Key\" : {}", quote(key))?;
+        }
+        Ok(())
+    }
+
+    fn leases(&self, to: &mut Streams<'_>, answer: &LeaseLeasesResponse) -> Outcome {
+        self.header(to, answer.header.as_ref())?;
+        for lease in &answer.leases {
+            self.lease(to, lease.id)?;
         }
         Ok(())
     }

@@ -2,14 +2,16 @@
 
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
-    AlarmMember, AlarmResponse, DeleteRangeResponse, HashKvResponse, Member, MemberListResponse,
-    PutResponse, ResponseHeader, ResponseOp, StatusResponse, TxnResponse,
+    AlarmMember, AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
+    Member, MemberListResponse, PutResponse, ResponseHeader, ResponseOp, StatusResponse,
+    TxnResponse,
 };
 use kvd_client::{KeyValue, RangeResponse};
 
 use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, decode};
 use crate::failure::{Failure, Outcome};
-use crate::go_text::json::{Object, array, string};
+use crate::go_text::json::{Object, array, base64, string};
 
 pub(super) struct Json {
     /// IDs as hexadecimal strings; etcdctl does so in the answers of member commands only.
@@ -47,6 +49,54 @@ impl Printer for Json {
         let text = Object::new()
             .optional("header", header(answer.header.as_ref()))
             .list("alarms", answer.alarms.iter().map(alarm));
+        line(to, &text.finish())
+    }
+
+    fn lease_grant(&self, to: &mut Streams<'_>, answer: &LeaseGrantResponse) -> Outcome {
+        let text = flat(answer.header.as_ref())
+            .raw("ID", &answer.id.to_string())
+            .raw("TTL", &answer.ttl.to_string())
+            .raw("Error", &string(&answer.error));
+        line(to, &text.finish())
+    }
+
+    fn lease_revoke(&self, to: &mut Streams<'_>, _: i64, answer: &LeaseRevokeResponse) -> Outcome {
+        let text = Object::new().optional("header", header(answer.header.as_ref()));
+        line(to, &text.finish())
+    }
+
+    fn lease_keep_alive(&self, to: &mut Streams<'_>, answer: &LeaseKeepAliveResponse) -> Outcome {
+        let text = flat(answer.header.as_ref())
+            .raw("ID", &answer.id.to_string())
+            .raw("TTL", &answer.ttl.to_string());
+        line(to, &text.finish())
+    }
+
+    fn lease_time_to_live(
+        &self,
+        to: &mut Streams<'_>,
+        answer: &LeaseTimeToLiveResponse,
+        _: bool,
+    ) -> Outcome {
+        let keys = if answer.keys.is_empty() {
+            "null".to_owned()
+        } else {
+            array(answer.keys.iter().map(|key| base64(key)))
+        };
+        let text = flat(answer.header.as_ref())
+            .raw("id", &answer.id.to_string())
+            .raw("ttl", &answer.ttl.to_string())
+            .raw("granted-ttl", &answer.granted_ttl.to_string())
+            .raw("keys", &keys);
+        line(to, &text.finish())
+    }
+
+    fn leases(&self, to: &mut Streams<'_>, answer: &LeaseLeasesResponse) -> Outcome {
+        let leases = answer
+            .leases
+            .iter()
+            .map(|lease| Object::new().raw("id", &lease.id.to_string()).finish());
+        let text = flat(answer.header.as_ref()).raw("leases", &array(leases));
         line(to, &text.finish())
     }
 
@@ -119,6 +169,16 @@ fn header(header: Option<&ResponseHeader>) -> Option<String> {
             .uint("raft_term", header.raft_term)
             .finish()
     })
+}
+
+/// The header's fields as fields of the answer itself: how Go writes an embedded message.
+fn flat(header: Option<&ResponseHeader>) -> Object {
+    let header = header.copied().unwrap_or_default();
+    Object::new()
+        .uint("cluster_id", header.cluster_id)
+        .uint("member_id", header.member_id)
+        .int("revision", header.revision)
+        .uint("raft_term", header.raft_term)
 }
 
 fn header_hex(header: &ResponseHeader) -> String {

@@ -6,8 +6,9 @@
 use std::io::Write;
 
 use kvd_client::pb::{
-    AlarmResponse, DeleteRangeResponse, HashKvResponse, MemberListResponse, PutResponse,
-    StatusResponse, TxnResponse,
+    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
+    PutResponse, StatusResponse, TxnResponse,
 };
 use kvd_client::{KeyValue, RangeResponse};
 
@@ -78,6 +79,37 @@ pub(crate) trait Printer {
     }
 
     fn alarm(&self, _to: &mut Streams<'_>, _answer: &AlarmResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn lease_grant(&self, _to: &mut Streams<'_>, _answer: &LeaseGrantResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn lease_revoke(
+        &self,
+        _to: &mut Streams<'_>,
+        _id: i64,
+        _answer: &LeaseRevokeResponse,
+    ) -> Outcome {
+        self.refuse()
+    }
+
+    fn lease_keep_alive(&self, _to: &mut Streams<'_>, _answer: &LeaseKeepAliveResponse) -> Outcome {
+        self.refuse()
+    }
+
+    /// `keys`: whether the keys were asked for.
+    fn lease_time_to_live(
+        &self,
+        _to: &mut Streams<'_>,
+        _answer: &LeaseTimeToLiveResponse,
+        _keys: bool,
+    ) -> Outcome {
+        self.refuse()
+    }
+
+    fn leases(&self, _to: &mut Streams<'_>, _answer: &LeaseLeasesResponse) -> Outcome {
         self.refuse()
     }
 

@@ -2,7 +2,9 @@
 
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
-    AlarmResponse, AlarmType, DeleteRangeResponse, MemberListResponse, PutResponse, TxnResponse,
+    AlarmResponse, AlarmType, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
+    PutResponse, TxnResponse,
 };
 use kvd_client::{KeyValue, RangeResponse};
 
@@ -106,6 +108,60 @@ impl Printer for Simple {
                 parts.push(format!("alarm:{}", alarm_name(alarm.alarm)));
             }
             writeln!(to.out, "{}", parts.join(" "))?;
+        }
+        Ok(())
+    }
+
+    fn lease_grant(&self, to: &mut Streams<'_>, answer: &LeaseGrantResponse) -> Outcome {
+        let LeaseGrantResponse { id, ttl, .. } = answer;
+        writeln!(to.out, "lease {id:016x} granted with TTL({ttl}s)")?;
+        Ok(())
+    }
+
+    fn lease_revoke(&self, to: &mut Streams<'_>, id: i64, _: &LeaseRevokeResponse) -> Outcome {
+        writeln!(to.out, "lease {id:016x} revoked")?;
+        Ok(())
+    }
+
+    fn lease_keep_alive(&self, to: &mut Streams<'_>, answer: &LeaseKeepAliveResponse) -> Outcome {
+        let LeaseKeepAliveResponse { id, ttl, .. } = answer;
+        writeln!(to.out, "lease {id:016x} keepalived with TTL({ttl})")?;
+        Ok(())
+    }
+
+    fn lease_time_to_live(
+        &self,
+        to: &mut Streams<'_>,
+        answer: &LeaseTimeToLiveResponse,
+        keys: bool,
+    ) -> Outcome {
+        let LeaseTimeToLiveResponse {
+            id,
+            ttl,
+            granted_ttl,
+            ..
+        } = answer;
+        if *granted_ttl == 0 && *ttl == -1 {
+            writeln!(to.out, "lease {id:016x} already expired")?;
+            return Ok(());
+        }
+        write!(
+            to.out,
+            "lease {id:016x} granted with TTL({granted_ttl}s), remaining({ttl}s)"
+        )?;
+        if keys {
+            to.out.write_all(b", attached keys([")?;
+            to.out.write_all(&answer.keys.join(&b' '))?;
+            to.out.write_all(b"])")?;
+        }
+        to.out.write_all(b"\n")?;
+        Ok(())
+    }
+
+    fn leases(&self, to: &mut Streams<'_>, answer: &LeaseLeasesResponse) -> Outcome {
+        writeln!(to.out, "found {} leases", answer.leases.len())?;
+        for lease in &answer.leases {
+            writeln!(to.out, "{:016x}", lease.id)?;
         }
         Ok(())
     }
