@@ -65,12 +65,38 @@ async fn bad_json_and_bad_routes_get_the_gateways_errors() -> Result<()> {
     assert_eq!((reply.status, &reply.json()?["code"]), (404, &json!(5)));
     let reply = http::get(&address, "/v3/kv/range")?;
     assert_eq!((reply.status, &reply.json()?["code"]), (501, &json!(12)));
-    let reply = http::post(&address, "/v3/lease/grant", r#"{"TTL":"5"}"#)?;
-    assert_eq!(reply.status, 501, "leases are not built yet: {reply:?}");
+    let reply = http::post(&address, "/v3/auth/user/list", "{}")?;
+    assert_eq!(reply.status, 501, "users are not built yet: {reply:?}");
     ensure!(
-        reply.body.contains("LeaseGrant"),
+        reply.body.contains("UserList"),
         "the RPC is named: {reply:?}"
     );
+    leases_by_json(&address)
+}
+
+fn leases_by_json(address: &str) -> Result<()> {
+    let reply = http::post(address, "/v3/lease/grant", r#"{"TTL":"60","ID":"7"}"#)?;
+    assert_eq!(reply.json()?["TTL"], json!("60"), "{reply:?}");
+    let reply = http::post(address, "/v3/lease/grant", r#"{"TTL":"60","ID":"7"}"#)?;
+    assert_eq!((reply.status, &reply.json()?["code"]), (400, &json!(9)));
+    let alive = r#"{"ID":"7"}{"ID":"8"}"#;
+    let reply = http::post(address, "/v3/lease/keepalive", alive)?;
+    let lines: Vec<&str> = reply.body.lines().collect();
+    assert_eq!(lines.len(), 2, "{reply:?}");
+    ensure!(lines[0].ends_with(r#""ID":"7","TTL":"60"}}"#), "{reply:?}");
+    ensure!(lines[1].ends_with(r#""ID":"8"}}"#), "{reply:?}");
+    for path in ["/v3/lease/timetolive", "/v3/kv/lease/timetolive"] {
+        let reply = http::post(address, path, r#"{"ID":"7","keys":true}"#)?;
+        assert_eq!(reply.json()?["grantedTTL"], json!("60"), "{reply:?}");
+    }
+    for path in ["/v3/lease/leases", "/v3/kv/lease/leases"] {
+        let reply = http::post(address, path, "{}")?;
+        assert_eq!(reply.json()?["leases"], json!([{"ID": "7"}]), "{reply:?}");
+    }
+    let reply = http::post(address, "/v3/kv/lease/revoke", r#"{"ID":"7"}"#)?;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let reply = http::post(address, "/v3/lease/revoke", r#"{"ID":"7"}"#)?;
+    assert_eq!((reply.status, &reply.json()?["code"]), (404, &json!(5)));
     Ok(())
 }
 
