@@ -31,6 +31,8 @@ const PUBLISH_RETRY: Duration = Duration::from_millis(200);
 const WAITING_LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Most time that handing leadership over may take while stopping.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
+/// Most time that writing the store back may take while stopping; the log has everything.
+const CLOSE_DEADLINE: Duration = Duration::from_millis(1_000);
 
 /// A running member.
 pub struct Server {
@@ -67,7 +69,7 @@ impl Server {
             "starting a member"
         );
 
-        let waiters = Arc::new(Waiters::new(identity.member_id));
+        let waiters = Arc::new(Waiters::default());
         let (applied_sender, applied) = watch::channel(0);
         let alarms = Arc::new(Alarms::restore(&store)?);
         let answers = Arc::clone(&waiters);
@@ -203,10 +205,18 @@ impl Server {
         }
         self.core.node().shutdown().await?;
         let store = self.core.store().clone();
-        tokio::task::spawn_blocking(move || store.close())
-            .await
-            .map_err(|error| Error::Internal(format!("closing the store failed: {error}")))?;
-        Ok(())
+        let closing = tokio::task::spawn_blocking(move || store.close());
+        match tokio::time::timeout(CLOSE_DEADLINE, closing).await {
+            Ok(closed) => closed
+                .map_err(|error| Error::Internal(format!("closing the store failed: {error}"))),
+            Err(_) => {
+                tracing::warn!(
+                    "the store is not written back in time; the next start checks it and takes \
+                     what it lacks from the log"
+                );
+                Ok(())
+            }
+        }
     }
 }
 
