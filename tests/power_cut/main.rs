@@ -6,9 +6,10 @@
 //! random choice of what was not (`disk.rs`, `image.rs`), `kvd` is started on it, and must serve
 //! everything that had been acknowledged, a whole prefix of the history, with the right hash.
 //!
-//! - `KVD_POWER_CUT_SEEDS=500` cuts so often on each engine; otherwise as often as fits, at least
-//!   [`LEAST_CUTS`] times. It also adds a run that fills several segments of the log.
-//! - `KVD_SEED=n` is the seed of the run; cut `i` has the seed `n + i`.
+//! - `KVD_POWER_CUT_SEEDS=500` cuts so often on each engine, in runs of [`CUTS_OF_A_RUN`];
+//!   otherwise as often as fits, at least [`LEAST_CUTS`] times. It also adds a run that fills
+//!   several segments of the log.
+//! - `KVD_SEED=n` is the seed of the first run; cut `i` has the seed `n + i`.
 //! - A failure keeps the run's folder and names the command that replays the one cut on it, with
 //!   `KVD_POWER_CUT_TRACE`.
 #![allow(missing_docs)]
@@ -37,6 +38,8 @@ use trace::Trace;
 
 /// Cuts on each engine, however long they take.
 const LEAST_CUTS: u64 = 40;
+/// Then the next run begins, when a number of seeds is given.
+const CUTS_OF_A_RUN: u64 = 100;
 /// More cuts fit into this time, of the run and its cuts.
 const TIME: Duration = Duration::from_secs(25);
 /// Cuts of the long run that fills segments, when a number of seeds is given.
@@ -54,6 +57,10 @@ fn variable(name: &str) -> Result<Option<u64>> {
     }
 }
 
+fn first_seed() -> Result<u64> {
+    Ok(variable("KVD_SEED")?.unwrap_or_else(|| rand::random::<u32>().into()))
+}
+
 /// A run and where its files are.
 struct Recorded {
     engine: String,
@@ -64,8 +71,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    async fn make(engine: &str, volume: Volume) -> Result<Recorded> {
-        let seed = variable("KVD_SEED")?.unwrap_or_else(|| rand::random::<u32>().into());
+    async fn make(engine: &str, volume: Volume, seed: u64) -> Result<Recorded> {
         println!("{engine}: KVD_SEED={seed}");
         let folder = tempfile::Builder::new()
             .prefix("kvd-power-cut-")
@@ -162,22 +168,22 @@ async fn cut_the_power(engine: &str) -> Result<()> {
     if let Some(folder) = std::env::var_os("KVD_POWER_CUT_TRACE") {
         return replay(engine, &PathBuf::from(folder)).await;
     }
-    let begin = Instant::now();
-    let seeds = variable("KVD_POWER_CUT_SEEDS")?;
-    let recorded = Recorded::make(engine, Volume::Small).await?;
-    recorded
-        .cut(|cuts| match seeds {
-            Some(seeds) => cuts >= seeds,
-            None => cuts >= LEAST_CUTS && begin.elapsed() >= TIME,
-        })
-        .await?;
-    if let Some(seeds) = seeds {
-        let recorded = Recorded::make(engine, Volume::Large).await?;
-        recorded
-            .cut(|cuts| cuts >= seeds.div_ceil(LARGE_PART))
-            .await?;
+    let (begin, seed) = (Instant::now(), first_seed()?);
+    let Some(seeds) = variable("KVD_POWER_CUT_SEEDS")? else {
+        let recorded = Recorded::make(engine, Volume::Small, seed).await?;
+        return recorded
+            .cut(|cuts| cuts >= LEAST_CUTS && begin.elapsed() >= TIME)
+            .await;
+    };
+    for first in (0..seeds).step_by(CUTS_OF_A_RUN as usize) {
+        let count = CUTS_OF_A_RUN.min(seeds - first);
+        let recorded = Recorded::make(engine, Volume::Small, seed.wrapping_add(first)).await?;
+        recorded.cut(|cuts| cuts >= count).await?;
     }
-    Ok(())
+    let recorded = Recorded::make(engine, Volume::Large, seed.wrapping_add(seeds)).await?;
+    recorded
+        .cut(|cuts| cuts >= seeds.div_ceil(LARGE_PART))
+        .await
 }
 
 #[tokio::test]
@@ -197,7 +203,7 @@ async fn a_disk_that_lies_is_caught() -> Result<()> {
     if std::env::var_os("KVD_POWER_CUT_TRACE").is_some() {
         return Ok(());
     }
-    let recorded = Recorded::make("redb", Volume::Small).await?;
+    let recorded = Recorded::make("redb", Volume::Small, first_seed()?).await?;
     let ports = Ports::reserve()?;
     let work = recorded.folder.path().join("lies");
     let all: Lies = |_| true;
