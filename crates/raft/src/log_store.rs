@@ -52,7 +52,8 @@ impl LogStore {
     /// machine has everything up to `applied`, and nothing after a replaced entry was ever
     /// committed: so the log goes on empty from there.
     ///
-    /// Errors: [`Error::Position`] when the log begins only after what the state machine has.
+    /// Errors: [`Error::Position`] when the log begins only after what the state machine has, or
+    /// has lost a vote, which is durable before anything of its term: it cannot be trusted then.
     pub(crate) fn reconcile(&self, applied: Option<LogId>) -> crate::error::Result<()> {
         let (purged, last) = self.wal.bounds();
         let applied = applied.map(id_out);
@@ -69,6 +70,14 @@ impl LogStore {
         let Some(applied) = applied else {
             return Ok(());
         };
+        if let Some(vote) = self.wal.vote().filter(|vote| vote.term < applied.term) {
+            return Err(Error::Position(format!(
+                "the store has entries of term {}, but the log has only votes up to term {}: the \
+                 log is older than the store, or its disk lost what it had synced; restore both, \
+                 or start the member anew",
+                applied.term, vote.term
+            )));
+        }
         let held = self.wal.last_of_each_term(applied.index, applied.index);
         if held.first() != Some(&applied) && last.is_some() {
             tracing::warn!(

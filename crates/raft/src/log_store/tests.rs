@@ -304,6 +304,26 @@ async fn a_log_that_has_what_the_store_has_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_log_that_lost_a_vote_is_refused() {
+    let mut store = log_of_term_3(&SimDisk::new()).await;
+    let leader_id = LeaderId {
+        term: 3,
+        voted_for: 1,
+    };
+    let vote = Vote {
+        leader_id,
+        committed: true,
+    };
+    store.save_vote(&vote).await.expect("durable");
+    store
+        .reconcile(Some(log_id(3, 2)))
+        .expect("of the same term");
+    let error = store.reconcile(Some(log_id(4, 9))).expect_err("refused");
+    let error = error.to_string();
+    assert!(error.contains("only votes up to term 3"), "{error}");
+}
+
+#[tokio::test]
 async fn a_store_that_is_older_than_the_log_is_refused() {
     let mut store = log_of_term_3(&SimDisk::new()).await;
     store.purge(log_id(2, 1)).await.expect("purged");

@@ -21,6 +21,7 @@ pub(crate) mod contact;
 pub(crate) mod identity;
 pub(crate) mod resolve;
 pub(crate) mod server;
+pub(crate) mod transfers;
 
 pub use resolve::{Connection, Dialer, Dialing, PlainDialer};
 pub use server::PeerService;
