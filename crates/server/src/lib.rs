@@ -30,6 +30,7 @@ pub mod core;
 mod directories;
 pub mod error;
 pub mod identity;
+mod lanes;
 pub mod limits;
 pub mod metrics;
 pub mod quota;

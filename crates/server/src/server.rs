@@ -10,7 +10,6 @@ use kvd_raft::{Node, Role};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
 
 use crate::apply::{self, Alarms, Applier};
 use crate::compactor;
@@ -22,7 +21,7 @@ use crate::identity::{self, Resolved};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::services::maintenance::STORAGE_VERSION;
-use crate::services::routes;
+use crate::services::routes::{self, ClientRoutes};
 use crate::waiters::Waiters;
 
 /// How often a member that cannot publish itself tries again.
@@ -37,7 +36,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(1_000);
 /// A running member.
 pub struct Server {
     core: Arc<Core>,
-    routes: Routes,
+    routes: ClientRoutes,
     failed: watch::Receiver<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -120,7 +119,7 @@ impl Server {
     }
 
     /// The gRPC services of the client port.
-    pub fn client_routes(&self) -> Routes {
+    pub fn client_routes(&self) -> ClientRoutes {
         self.routes.clone()
     }
 
