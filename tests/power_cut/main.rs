@@ -8,7 +8,7 @@
 //!
 //! - `KVD_POWER_CUT_SEEDS=500` cuts so often on each engine, in runs of [`CUTS_OF_A_RUN`];
 //!   otherwise as often as fits, at least [`LEAST_CUTS`] times. It also adds a run that fills
-//!   several segments of the log.
+//!   several segments of the log, and one of many small records.
 //! - `KVD_SEED=n` is the seed of the first run; cut `i` has the seed `n + i`.
 //! - A failure keeps the run's folder and names the command that replays the one cut on it, with
 //!   `KVD_POWER_CUT_TRACE`.
@@ -42,7 +42,7 @@ const LEAST_CUTS: u64 = 40;
 const CUTS_OF_A_RUN: u64 = 100;
 /// More cuts fit into this time, of the run and its cuts.
 const TIME: Duration = Duration::from_secs(25);
-/// Cuts of the long run that fills segments, when a number of seeds is given.
+/// Each of the two longer runs gets this part of the number of seeds that is given.
 const LARGE_PART: u64 = 10;
 
 const HONEST: Lies = |_| false;
@@ -180,10 +180,13 @@ async fn cut_the_power(engine: &str) -> Result<()> {
         let recorded = Recorded::make(engine, Volume::Small, seed.wrapping_add(first)).await?;
         recorded.cut(|cuts| cuts >= count).await?;
     }
-    let recorded = Recorded::make(engine, Volume::Large, seed.wrapping_add(seeds)).await?;
-    recorded
-        .cut(|cuts| cuts >= seeds.div_ceil(LARGE_PART))
-        .await
+    for (volume, after) in [(Volume::Large, 0), (Volume::Many, 1)] {
+        let count = seeds.div_ceil(LARGE_PART);
+        let seed = seed.wrapping_add(seeds + after * count);
+        let recorded = Recorded::make(engine, volume, seed).await?;
+        recorded.cut(|cuts| cuts >= count).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
