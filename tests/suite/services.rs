@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
+use kvd_api::pb::etcdserverpb::alarm_request::AlarmAction;
+use kvd_api::pb::etcdserverpb::{AlarmRequest, AlarmType, PutRequest};
 use kvd_tests::cluster::Cluster;
 use kvd_tests::process::kvctl;
 use prost::Message;
@@ -147,6 +149,53 @@ async fn health_and_reflection_answer() -> Result<()> {
         file.service.iter().any(|one| one.name() == "KV"),
         "{file:?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn alarms_are_obeyed_and_told_as_etcd_does() -> Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let member = &cluster.members[0];
+    let (mut kv, mut maintenance) = (member.kv().await?, member.maintenance().await?);
+    let put = |key: &'static str| PutRequest {
+        key: key.into(),
+        ..PutRequest::default()
+    };
+    let change = |action: AlarmAction, alarm: i32, member_id| AlarmRequest {
+        action: action as i32,
+        alarm,
+        member_id,
+    };
+    kv.put(put("a")).await?;
+    let (nospace, corrupt) = (AlarmType::Nospace as i32, AlarmType::Corrupt as i32);
+    for (alarm, member_id) in [(nospace, 0), (nospace, 5), (corrupt, 5), (9, 0)] {
+        let request = change(AlarmAction::Activate, alarm, member_id);
+        maintenance.alarm(request).await?;
+        // The request itself is looked at first, then the graver alarm.
+        let status = kv.put(put("")).await.err().context("no key")?;
+        assert_eq!(status.message(), "etcdserver: key is not provided");
+        let status = kv.put(put("b")).await.err().context("an alarm")?;
+        let text = if alarm == nospace {
+            "etcdserver: mvcc: database space exceeded"
+        } else {
+            "etcdserver: corrupt cluster"
+        };
+        assert_eq!(status.message(), text);
+    }
+    let mut errors = member.status().await?.errors;
+    errors.sort();
+    let expected = [
+        "alarm:9",
+        "alarm:NOSPACE",
+        "memberID:5 alarm:CORRUPT",
+        "memberID:5 alarm:NOSPACE",
+    ];
+    assert_eq!(errors, expected);
+    for (alarm, member_id) in [(corrupt, 5), (nospace, 5), (nospace, 0)] {
+        let request = change(AlarmAction::Deactivate, alarm, member_id);
+        maintenance.alarm(request).await?;
+    }
+    kv.put(put("b")).await?;
     Ok(())
 }
 
