@@ -202,20 +202,19 @@ impl Server {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
-        self.core.node().shutdown().await?;
+        // The store is closed in order even when the log failed.
+        let stopped = self.core.node().shutdown().await;
         let store = self.core.store().clone();
         let closing = tokio::task::spawn_blocking(move || store.close());
         match tokio::time::timeout(CLOSE_DEADLINE, closing).await {
             Ok(closed) => closed
-                .map_err(|error| Error::Internal(format!("closing the store failed: {error}"))),
-            Err(_) => {
-                tracing::warn!(
-                    "the store is not written back in time; the next start checks it and takes \
-                     what it lacks from the log"
-                );
-                Ok(())
-            }
+                .map_err(|error| Error::Internal(format!("closing the store failed: {error}")))?,
+            Err(_) => tracing::warn!(
+                "the store is not written back in time; the next start checks it and takes what \
+                 it lacks from the log"
+            ),
         }
+        Ok(stopped?)
     }
 }
 
