@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use kvd_api::error::{WireError, too_large, unimplemented};
+use kvd_api::error::{WireError, internal, too_large, unimplemented};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -110,7 +110,7 @@ where
             Reply::Refused(status) => {
                 let status = status
                     .take()
-                    .unwrap_or_else(|| Status::internal("polled twice"));
+                    .unwrap_or_else(|| internal("a refusal was polled twice"));
                 return Poll::Ready(Ok(status.into_http()));
             }
             Reply::Admitted(reply, limit) => (ready!(Pin::new(reply).poll(context))?, *limit),
