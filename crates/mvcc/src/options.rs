@@ -79,7 +79,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             engine: EngineKind::default(),
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             engine_cache_bytes: 16 << 20,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 64 << 20,
