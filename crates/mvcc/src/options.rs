@@ -13,9 +13,9 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// sled 1.0.
-    #[default]
     Sled,
-    /// redb 4.
+    /// redb 4: the default, since sled failed power cuts (ARCHITECTURE.md).
+    #[default]
     Redb,
     /// Nothing on disk: for tests and benchmarks.
     Memory,
