@@ -2,14 +2,15 @@
 # Runs three members on loopback until Ctrl-C or SIGTERM, then stops them cleanly.
 #
 # Data and logs are kept in .cluster/ (CLUSTER_DIR), so that the next run goes on from them.
-# KVD_BIN names the binary. Arguments are passed on to every member.
+# KVD_BIN names the binary; CLUSTER_CLIENT_PORTS and CLUSTER_PEER_PORTS three ports each. Arguments
+# are passed on to every member.
 set -euo pipefail
 
 kvd=${KVD_BIN:-target/release/kvd}
 folder=${CLUSTER_DIR:-.cluster}
 names=(m1 m2 m3)
-clients=(2379 22379 32379)
-peers=(2380 22380 32380)
+read -r -a clients <<<"${CLUSTER_CLIENT_PORTS:-2379 22379 32379}"
+read -r -a peers <<<"${CLUSTER_PEER_PORTS:-2380 22380 32380}"
 
 [ -x "$kvd" ] || { echo "$kvd is not there: run make build, or set KVD_BIN" >&2; exit 1; }
 mkdir -p "$folder"

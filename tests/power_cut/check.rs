@@ -84,7 +84,7 @@ pub async fn check(
         process.log()
     );
     process.kill(None)?;
-    if random.random_range(0..4) == 0 {
+    if random.random_bool(0.5) {
         let process = Process::start(engine, &data_dir, ports, &log, None).await?;
         let hash = process.hash(0).await?;
         ensure!(

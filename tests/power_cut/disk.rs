@@ -67,7 +67,8 @@ pub struct Disk<'a> {
     /// What processes see: the size of each file, the names of each directory.
     sizes: Vec<u64>,
     names: Vec<Names>,
-    parents: Vec<String>,
+    /// Where each was last.
+    paths: Vec<String>,
     by_inode: HashMap<u64, usize>,
     /// Syncs that have begun: their number, the node, the event.
     syncs: HashMap<u64, (usize, usize)>,
@@ -173,7 +174,7 @@ impl<'a> Disk<'a> {
             nodes: vec![root],
             sizes: vec![0],
             names: vec![Names::new()],
-            parents: vec![String::new()],
+            paths: vec![String::new()],
             by_inode: HashMap::new(),
             syncs: HashMap::new(),
         };
@@ -232,9 +233,12 @@ impl<'a> Disk<'a> {
                 self.change(number, event, kind(*size))?;
             }
             Change::Rename(from, to) => {
+                let path = to.display().to_string();
                 let (dir, from) = self.split(from)?;
                 let (target, to) = self.split(to)?;
                 ensure!(dir == target, "a rename from one directory to another");
+                let node = *self.names[dir].get(&from).context("no such file")?;
+                self.paths[node] = path;
                 self.rename(number, dir, NameChange::Rename(from, to))?;
             }
             Change::Unlink(path) | Change::RemoveDir(path) => {
@@ -255,7 +259,7 @@ impl<'a> Disk<'a> {
             }
             Change::SyncEnd(sync) => {
                 let (node, begun) = self.syncs.remove(sync).context("a sync that never began")?;
-                if !(self.lies)(&self.parents[node]) {
+                if !(self.lies)(&self.paths[node]) {
                     self.sync(node, begun);
                 }
             }
@@ -281,7 +285,7 @@ impl<'a> Disk<'a> {
         self.nodes.push(node);
         self.sizes.push(0);
         self.names.push(Names::new());
-        self.parents.push(path.display().to_string());
+        self.paths.push(path.display().to_string());
         self.by_inode.insert(inode, new);
         self.rename(number, dir, NameChange::Add(name, new))
     }

@@ -23,6 +23,9 @@ use crate::member::{Ports, Process, Tracing};
 use crate::trace::{Trace, compile_shim};
 
 const KEYS: u32 = 60;
+/// Of [`Volume::Many`]: keys, and puts in a transaction.
+const MANY_KEYS: u32 = 2000;
+const MANY_PUTS: u32 = 100;
 const CLIENTS: usize = 8;
 const CLIENT_WRITES: usize = 8;
 const ROUNDS: usize = 5;
@@ -40,8 +43,10 @@ enum End {
 pub enum Volume {
     /// Values of up to some KiB: many states of the engine.
     Small,
-    /// Values of up to 1 MiB: the log goes through several segments.
+    /// Values of up to 250 kB: the log goes through several segments.
     Large,
+    /// Transactions of many small puts: the engine's own metadata grow.
+    Many,
 }
 
 /// Runs it all in `folder`, which then holds the trace and the history.
@@ -185,6 +190,12 @@ impl Client {
 
     /// Key 0 is never deleted: a compaction that keeps nothing has another hash.
     fn choose(&mut self) -> Vec<Change> {
+        if self.volume == Volume::Many {
+            let from = self.random.random_range(0..MANY_KEYS - MANY_PUTS);
+            return (from..from + MANY_PUTS)
+                .map(|key| self.put(key..key + 1))
+                .collect();
+        }
         match self.random.random_range(0..10) {
             0..6 => vec![self.put(0..KEYS)],
             6 => {
@@ -210,9 +221,10 @@ impl Client {
         let id = self.values.fetch_add(1, Ordering::Relaxed);
         let length = match (self.volume, self.random.random_range(0..20)) {
             (_, 0..8) => self.random.random_range(0..200),
+            (Volume::Many, _) => self.random.random_range(0..60),
             (Volume::Small, 8..19) => self.random.random_range(200..6000),
             (Volume::Small, _) => self.random.random_range(6000..80_000),
-            (Volume::Large, _) => self.random.random_range(100_000..700_000),
+            (Volume::Large, _) => self.random.random_range(50_000..250_000),
         };
         Change::Put {
             key: self.random.random_range(keys),
@@ -250,10 +262,12 @@ impl Client {
             })
             .await?;
         let response = response.into_inner();
+        let is_put = |change: &&Change| matches!(change, Change::Put { .. });
+        let expected = changes.iter().filter(is_put).count();
         let puts = response.responses.iter();
         let puts = puts.filter(|answer| matches!(answer.response, Some(Response::ResponsePut(_))));
         ensure!(
-            puts.count() == 2,
+            puts.count() == expected,
             "a txn was not done as a whole: {response:?}"
         );
         let header = response.header.context("a header")?;

@@ -112,6 +112,8 @@ struct Record {
 #[derive(Default)]
 pub struct Model {
     records: Vec<Record>,
+    /// Where the record of each live key is.
+    live: BTreeMap<Bytes, usize>,
     revision: i64,
 }
 
@@ -119,8 +121,8 @@ impl Model {
     /// Replays the history up to `revision`.
     pub fn at(history: &History, revision: i64) -> Model {
         let mut model = Model {
-            records: Vec::new(),
             revision: 1,
+            ..Model::default()
         };
         for write in history
             .writes
@@ -134,50 +136,47 @@ impl Model {
 
     pub fn apply(&mut self, changes: &[Change]) {
         self.revision += 1;
-        let (main, mut sub) = (self.revision, 0);
+        let mut sub = 0;
         for change in changes {
-            let live = self.pairs(self.revision);
             match change {
                 Change::Put { key, id, length } => {
-                    let key = key_name(*key);
-                    let before = live.get(&key);
+                    let (key, value) = (key_name(*key), value_of(*id, *length));
+                    let before = self.live.get(&key).map(|at| &self.records[*at].pair);
                     let pair = KeyValue {
-                        create_revision: before.map_or(main, |pair| pair.create_revision),
-                        mod_revision: main,
+                        create_revision: before.map_or(self.revision, |pair| pair.create_revision),
+                        mod_revision: self.revision,
                         version: before.map_or(1, |pair| pair.version + 1),
-                        value: value_of(*id, *length),
+                        value,
                         lease: 0,
-                        key,
+                        key: key.clone(),
                     };
-                    self.records.push(Record {
-                        main,
-                        sub,
-                        tombstone: false,
-                        pair,
-                    });
-                    sub += 1;
+                    self.live.insert(key, self.records.len());
+                    self.record(&mut sub, false, pair);
                 }
                 Change::Delete { from, to } => {
-                    let gone: Vec<Bytes> = live
-                        .range(key_name(*from)..key_name(*to))
-                        .map(|(key, _)| key.clone())
-                        .collect();
+                    let gone = self.live.range(key_name(*from)..key_name(*to));
+                    let gone: Vec<Bytes> = gone.map(|(key, _)| key.clone()).collect();
                     for key in gone {
+                        self.live.remove(&key);
                         let pair = KeyValue {
                             key,
                             ..KeyValue::default()
                         };
-                        self.records.push(Record {
-                            main,
-                            sub,
-                            tombstone: true,
-                            pair,
-                        });
-                        sub += 1;
+                        self.record(&mut sub, true, pair);
                     }
                 }
             }
         }
+    }
+
+    fn record(&mut self, sub: &mut i64, tombstone: bool, pair: KeyValue) {
+        self.records.push(Record {
+            main: self.revision,
+            sub: *sub,
+            tombstone,
+            pair,
+        });
+        *sub += 1;
     }
 
     /// The pairs that are live at `revision`.

@@ -6,9 +6,10 @@
 //! random choice of what was not (`disk.rs`, `image.rs`), `kvd` is started on it, and must serve
 //! everything that had been acknowledged, a whole prefix of the history, with the right hash.
 //!
-//! - `KVD_POWER_CUT_SEEDS=500` cuts so often on each engine; otherwise as often as fits, at least
-//!   [`LEAST_CUTS`] times. It also adds a run that fills several segments of the log.
-//! - `KVD_SEED=n` is the seed of the run; cut `i` has the seed `n + i`.
+//! - `KVD_POWER_CUT_SEEDS=500` cuts so often on each engine, in runs of [`CUTS_OF_A_RUN`];
+//!   otherwise as often as fits, at least [`LEAST_CUTS`] times. It also adds a run that fills
+//!   several segments of the log, and one of many small records.
+//! - `KVD_SEED=n` is the seed of the first run; cut `i` has the seed `n + i`.
 //! - A failure keeps the run's folder and names the command that replays the one cut on it, with
 //!   `KVD_POWER_CUT_TRACE`.
 #![allow(missing_docs)]
@@ -37,9 +38,11 @@ use trace::Trace;
 
 /// Cuts on each engine, however long they take.
 const LEAST_CUTS: u64 = 40;
+/// Then the next run begins, when a number of seeds is given.
+const CUTS_OF_A_RUN: u64 = 100;
 /// More cuts fit into this time, of the run and its cuts.
 const TIME: Duration = Duration::from_secs(25);
-/// Cuts of the long run that fills segments, when a number of seeds is given.
+/// Each of the two longer runs gets this part of the number of seeds that is given.
 const LARGE_PART: u64 = 10;
 
 const HONEST: Lies = |_| false;
@@ -54,6 +57,10 @@ fn variable(name: &str) -> Result<Option<u64>> {
     }
 }
 
+fn first_seed() -> Result<u64> {
+    Ok(variable("KVD_SEED")?.unwrap_or_else(|| rand::random::<u32>().into()))
+}
+
 /// A run and where its files are.
 struct Recorded {
     engine: String,
@@ -64,8 +71,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    async fn make(engine: &str, volume: Volume) -> Result<Recorded> {
-        let seed = variable("KVD_SEED")?.unwrap_or_else(|| rand::random::<u32>().into());
+    async fn make(engine: &str, volume: Volume, seed: u64) -> Result<Recorded> {
         println!("{engine}: KVD_SEED={seed}");
         let folder = tempfile::Builder::new()
             .prefix("kvd-power-cut-")
@@ -162,20 +168,23 @@ async fn cut_the_power(engine: &str) -> Result<()> {
     if let Some(folder) = std::env::var_os("KVD_POWER_CUT_TRACE") {
         return replay(engine, &PathBuf::from(folder)).await;
     }
-    let begin = Instant::now();
-    let seeds = variable("KVD_POWER_CUT_SEEDS")?;
-    let recorded = Recorded::make(engine, Volume::Small).await?;
-    recorded
-        .cut(|cuts| match seeds {
-            Some(seeds) => cuts >= seeds,
-            None => cuts >= LEAST_CUTS && begin.elapsed() >= TIME,
-        })
-        .await?;
-    if let Some(seeds) = seeds {
-        let recorded = Recorded::make(engine, Volume::Large).await?;
-        recorded
-            .cut(|cuts| cuts >= seeds.div_ceil(LARGE_PART))
-            .await?;
+    let (begin, seed) = (Instant::now(), first_seed()?);
+    let Some(seeds) = variable("KVD_POWER_CUT_SEEDS")? else {
+        let recorded = Recorded::make(engine, Volume::Small, seed).await?;
+        return recorded
+            .cut(|cuts| cuts >= LEAST_CUTS && begin.elapsed() >= TIME)
+            .await;
+    };
+    for first in (0..seeds).step_by(CUTS_OF_A_RUN as usize) {
+        let count = CUTS_OF_A_RUN.min(seeds - first);
+        let recorded = Recorded::make(engine, Volume::Small, seed.wrapping_add(first)).await?;
+        recorded.cut(|cuts| cuts >= count).await?;
+    }
+    for (volume, after) in [(Volume::Large, 0), (Volume::Many, 1)] {
+        let count = seeds.div_ceil(LARGE_PART);
+        let seed = seed.wrapping_add(seeds + after * count);
+        let recorded = Recorded::make(engine, volume, seed).await?;
+        recorded.cut(|cuts| cuts >= count).await?;
     }
     Ok(())
 }
@@ -190,43 +199,47 @@ async fn redb_loses_nothing_that_was_acknowledged() -> Result<()> {
     cut_the_power("redb").await
 }
 
-/// The check must be able to fail: on a disk that says that the log is synced and has not synced
-/// it, acknowledged writes are lost, and on one that syncs nothing, everything is.
+/// The check must be able to fail: acknowledged writes are lost on a disk that syncs nothing, on
+/// one that does not sync the log, and on one that does not sync the names in the log's directory.
 #[tokio::test]
 async fn a_disk_that_lies_is_caught() -> Result<()> {
     if std::env::var_os("KVD_POWER_CUT_TRACE").is_some() {
         return Ok(());
     }
-    let recorded = Recorded::make("redb", Volume::Small).await?;
+    let recorded = Recorded::make("redb", Volume::Small, first_seed()?).await?;
     let ports = Ports::reserve()?;
     let work = recorded.folder.path().join("lies");
-    let all: Lies = |_| true;
-    let log: Lies = |path| path.ends_with(".wal");
-    for (what, lies) in [("everything", all), ("the log", log)] {
-        let mut caught = false;
-        // The last events are those of a process that was killed: nothing was synced orderly.
-        for back in [0, 40, 80, 120] {
-            let events = recorded.trace.events.len() - back;
-            let cut = Cut {
-                events,
-                survives: Survives::Nothing,
-            };
-            let (_, random) = Cut::draw(recorded.seed, &recorded.trace);
-            let trace = (&recorded.trace, &recorded.history);
-            let result = check("redb", trace, (&cut, random.clone()), lies, &ports, &work).await;
-            if work.exists() {
-                std::fs::remove_dir_all(&work)?;
-            }
-            if let Err(error) = result {
-                println!("lies about {what}: {error:#}");
-                caught |= error
-                    .to_string()
-                    .contains("acknowledged revisions are lost");
-            }
-            // The same cut on an honest disk is survived.
-            check("redb", trace, (&cut, random), HONEST, &ports, &work).await?;
-        }
-        ensure!(caught, "a disk that lies about {what} was not caught");
+    let trace = (&recorded.trace, &recorded.history);
+    let lies: [(&str, Lies); 3] = [
+        ("everything", |_| true),
+        ("the log", |path| path.ends_with(".wal")),
+        ("the log's directory", |path| path.ends_with("/wal")),
+    ];
+    // Early enough that the store, too, has not been flushed since.
+    let told = recorded.history.writes[8].told;
+    let before = recorded
+        .trace
+        .events
+        .iter()
+        .take_while(|event| event.end <= told);
+    let cut = Cut {
+        events: before.count(),
+        survives: Survives::Nothing,
+    };
+    let (_, random) = Cut::draw(recorded.seed, &recorded.trace);
+    for (what, lies) in lies {
+        let result = check("redb", trace, (&cut, random.clone()), lies, &ports, &work).await;
+        let Err(error) = result else {
+            bail!("a disk that lies about {what} was not caught")
+        };
+        let reason = error.to_string();
+        println!("a disk that lies about {what}: {reason}");
+        ensure!(
+            reason.contains("acknowledged revisions are lost"),
+            "for another reason: {reason}"
+        );
+        std::fs::remove_dir_all(&work)?;
     }
+    check("redb", trace, (&cut, random), HONEST, &ports, &work).await?;
     Ok(())
 }

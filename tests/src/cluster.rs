@@ -134,7 +134,7 @@ impl Cluster {
             let mut first: Option<HashKvResponse> = None;
             for member in self.members.iter().filter(|member| member.pid().is_some()) {
                 let hash = member.hash_kv(revision).await?;
-                let expected = first.get_or_insert_with(|| hash.clone());
+                let expected = first.get_or_insert(hash);
                 ensure!(
                     hash.hash == expected.hash
                         && hash.hash_revision == expected.hash_revision

@@ -22,9 +22,6 @@ pub struct Process {
 impl Process {
     /// Starts `command` in `folder`, where its log is kept as `name`.
     ///
-    /// Variables of `kvd` that the caller's environment holds are left out, those of the command
-    /// itself are not.
-    ///
     /// Errors: when it cannot be started.
     pub fn start(mut command: Command, folder: &Path, name: &str) -> Result<Process> {
         let path = folder.join(name);
@@ -101,7 +98,8 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs `kvd` with `arguments` and nothing of ours in its environment.
+/// A command that runs `kvd` with `arguments`. `KVD_BIN`, which it would take for a setting, is left
+/// out of its environment.
 ///
 /// Errors: when there is no such binary.
 pub fn kvd(arguments: &[&str]) -> Result<Command> {

@@ -262,7 +262,9 @@ fn said(output: &Output) -> String {
 #[test]
 fn wrong_flags_are_named_and_end_with_etcds_codes() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let cases: [(&[&str], &[(&str, &str)], i32, &str); 8] = [
+    /// Arguments, environment, the exit code and what must be said.
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a str);
+    let cases: [Case<'_>; 8] = [
         (
             &["--no-such-flag"],
             &[],

@@ -21,6 +21,9 @@ use crate::urls::Url;
 
 /// Threads of consensus, apply and everything that is not a client's connection.
 const CORE_THREADS: usize = 2;
+/// Threads of the peers' connections. They are not the clients': a large read there must not hold up
+/// heartbeats.
+const PEER_THREADS: usize = 1;
 /// Time that background tasks get when the process ends.
 const RUNTIME_STOP: Duration = Duration::from_millis(300);
 
@@ -63,6 +66,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let connections = limits::connections()?;
     let listeners = Listeners::bind(settings)?;
     let cores = Arc::new(Cores::start(settings.worker_threads).context("starting threads")?);
+    let peer_cores = Arc::new(Cores::start(Some(PEER_THREADS)).context("starting threads")?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CORE_THREADS)
         .thread_name("kvd-core")
@@ -73,6 +77,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         Run {
             settings,
             cores,
+            peer_cores,
             connections,
         }
         .member(listeners),
@@ -84,6 +89,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 struct Run<'a> {
     settings: &'a Settings,
     cores: Arc<Cores>,
+    peer_cores: Arc<Cores>,
     connections: limits::Connections,
 }
 
@@ -165,8 +171,8 @@ impl Run<'_> {
             listeners,
             &services,
             options,
-            &self.cores,
-            &self.connections,
+            &self.peer_cores,
+            &limits::peer_connections(),
         )
         .context("serving peers")
     }

@@ -51,12 +51,16 @@ impl Shared {
         }
     }
 
+    /// Whether the tail is too long.
+    pub(crate) fn is_full(&self) -> bool {
+        self.tail.read().closed_bytes() > self.options.unflushed_bytes_max
+    }
+
     /// Waits while the tail is too long.
     pub(crate) fn wait_for_room(&self) {
-        let full = || self.tail.read().closed_bytes() > self.options.unflushed_bytes_max;
-        if full() {
+        if self.is_full() {
             let mut control = self.control.lock();
-            while control.failure.is_none() && !control.ended && full() {
+            while control.failure.is_none() && !control.ended && self.is_full() {
                 self.progress.wait(&mut control);
             }
         }

@@ -13,9 +13,9 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// sled 1.0.
-    #[default]
     Sled,
-    /// redb 4.
+    /// redb 4: the default, since sled failed power cuts (ARCHITECTURE.md).
+    #[default]
     Redb,
     /// Nothing on disk: for tests and benchmarks.
     Memory,
@@ -79,7 +79,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             engine: EngineKind::default(),
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             engine_cache_bytes: 16 << 20,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 64 << 20,

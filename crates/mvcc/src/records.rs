@@ -236,6 +236,11 @@ impl Records {
         self.shared.flush()
     }
 
+    /// Whether whoever appends or reads now has to wait.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.shared.is_full() || self.shared.engine.read().is_busy()
+    }
+
     /// Bytes on disk and waiting to get there.
     pub(crate) fn size(&self) -> u64 {
         let waiting = self.shared.tail.read().bytes() as u64;

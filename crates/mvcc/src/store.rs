@@ -360,6 +360,12 @@ impl Store {
         self.core().records.flush()
     }
 
+    /// Whether the writer would wait for the disk now: what is not flushed has reached its bound, or
+    /// the engine is being opened again.
+    pub fn is_behind(&self) -> bool {
+        self.core().records.is_behind()
+    }
+
     /// Begins a snapshot of the state at the last commit. Waits for a unit that is open. Memory is
     /// bounded; compactions are held back while the reader lives.
     ///

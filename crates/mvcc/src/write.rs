@@ -120,7 +120,10 @@ impl Writer {
         core.records.commit(position.clone());
         core.ledger.close_unit(position);
         self.open = false;
-        core.queue.extend(self.jobs.drain(..));
+        // Most units have none, and the compaction thread sleeps on.
+        if !self.jobs.is_empty() {
+            core.queue.extend(self.jobs.drain(..));
+        }
     }
 
     /// Replaces the whole content by that of a snapshot file, which stands at `position`. The file

@@ -3,8 +3,8 @@
 //! block, at random. The image must open and hold one whole batch sequence, not older than the last
 //! flush that had returned.
 //!
-//! sled does its own file I/O and has no such seam: it is covered by `tests/kill.rs` here, and for
-//! power cuts by the measurements in the design, which used a preloaded shim.
+//! sled does its own file I/O and has no such seam: `tests/power_cut` of the workspace cuts the power
+//! under a whole member with either engine, by a preloaded library.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
@@ -85,6 +86,11 @@ impl Applier {
         self.serving = true;
     }
 
+    /// The last entry that the state machine has.
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
     fn meta(&self) -> SnapshotMeta {
         let last_membership = self.membership.clone();
         SnapshotMeta {
@@ -104,10 +110,13 @@ impl Applier {
             index: last.index,
             bytes: self.encoder.encode(&last),
         };
-        self.machine
-            .lock()
-            .apply(&run.entries, position)
-            .map_err(|fault| self.fault(&fault))?;
+        let mut machine = self.machine.lock();
+        let applied = match machine.is_behind() {
+            true => let_others_run(|| machine.apply(&run.entries, position)),
+            false => machine.apply(&run.entries, position),
+        };
+        drop(machine);
+        applied.map_err(|fault| self.fault(&fault))?;
         self.applied = Some(last);
         self.publish();
         for responder in run.responders.drain(..) {
@@ -116,6 +125,16 @@ impl Applier {
         run.entries.clear();
         run.last = None;
         Ok(())
+    }
+
+    /// Nothing may be applied twice or left out: whatever goes wrong, better stop than diverge.
+    fn check_follows(&self, last: Option<LogId>, index: u64) -> io::Result<()> {
+        let expected = last.map_or(0, |last| last.index.saturating_add(1));
+        if index == expected {
+            return Ok(());
+        }
+        let what = format!("entry {index} is to be applied where entry {expected} is due");
+        Err(self.fault(&Fault::new(what)))
     }
 
     fn publish(&self) {
@@ -196,7 +215,9 @@ impl RaftStateMachine<TypeConfig> for Applier {
             let Some(entry) = next else {
                 return self.apply_run(&mut run);
             };
-            run.push(entry?);
+            let entry = entry?;
+            self.check_follows(run.last.or(self.applied), entry.0.log_id.index)?;
+            run.push(entry);
             if run.entries.len() >= ENTRIES_MAX {
                 self.apply_run(&mut run)?;
             }
@@ -243,7 +264,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         }
         let snapshot = match self.serving {
             true => {
-                let source = self.machine.lock().snapshot();
+                let source = let_others_run(|| self.machine.lock().snapshot());
                 SnapshotData::Source(source.map_err(|fault| self.fault(&fault))?)
             }
             false => SnapshotData::PositionOnly,
@@ -252,6 +273,16 @@ impl RaftStateMachine<TypeConfig> for Applier {
             meta: self.meta(),
             snapshot,
         }))
+    }
+}
+
+/// Makes a call that waits for the disk. Another thread takes this one's tasks over meanwhile: one
+/// that was just woken here, such as openraft's own, could not be taken by an idle thread.
+fn let_others_run<T>(call: impl FnOnce() -> T) -> T {
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(call),
+        _ => call(),
     }
 }
 

@@ -20,6 +20,7 @@ use openraft::storage::{
 use prost::Message;
 
 use crate::commands::Commands;
+use crate::error::Error;
 use crate::transport::codec::{membership_in, membership_out};
 use crate::type_config::{Entry, EntryPayload, LeaderId, LogId, TypeConfig, Vote, log_id};
 use crate::wal::{self, Found, Wal};
@@ -41,6 +42,53 @@ impl LogStore {
         Ok(LogStore {
             wal: Wal::open(options)?,
         })
+    }
+
+    /// Brings the log in line with `applied`, up to which the state machine is durable.
+    ///
+    /// What a quorum has may be applied here before it is durable in this log. If a power cut takes
+    /// the log's end then, together with a truncation before it, the log holds entries that were
+    /// replaced, and openraft refuses it or, worse, counts them as the newest of all. The state
+    /// machine has everything up to `applied`, and nothing after a replaced entry was ever
+    /// committed: so the log goes on empty from there.
+    ///
+    /// Errors: [`Error::Position`] when the log begins only after what the state machine has, or
+    /// has lost a vote, which is durable before anything of its term: it cannot be trusted then.
+    pub(crate) fn reconcile(&self, applied: Option<LogId>) -> crate::error::Result<()> {
+        let (purged, last) = self.wal.bounds();
+        let applied = applied.map(id_out);
+        if let Some(purged) =
+            purged.filter(|purged| Some(purged.index) > applied.map(|id| id.index))
+        {
+            let stands = applied.map_or("empty".into(), |id| format!("at entry {}", id.index));
+            return Err(Error::Position(format!(
+                "the store is {stands}, but the log begins only after entry {}: the store's files \
+                 are gone or older than the log; restore them, or start the member anew",
+                purged.index
+            )));
+        }
+        let Some(applied) = applied else {
+            return Ok(());
+        };
+        if let Some(vote) = self.wal.vote().filter(|vote| vote.term < applied.term) {
+            return Err(Error::Position(format!(
+                "the store has entries of term {}, but the log has only votes up to term {}: the \
+                 log is older than the store, or its disk lost what it had synced; restore both, \
+                 or start the member anew",
+                applied.term, vote.term
+            )));
+        }
+        let held = self.wal.last_of_each_term(applied.index, applied.index);
+        if held.first() != Some(&applied) && last.is_some() {
+            tracing::warn!(
+                applied = applied.index,
+                last = last.map(|id| id.index),
+                "the log lacks entries that the store has: it goes on after them"
+            );
+            self.wal.truncate_after(None)?;
+            self.wal.purge(applied)?;
+        }
+        Ok(())
     }
 
     /// The failure that ended all writing, if any.

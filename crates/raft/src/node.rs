@@ -78,6 +78,7 @@ impl Node {
         let progress = Arc::new(Progress::default());
         let machine = Box::new(state_machine);
         let applier = Applier::new(machine, status.clone(), progress.clone())?;
+        log.reconcile(applier.applied())?;
         let identity = Identity {
             cluster_id: options.cluster_id,
             member_id: options.member_id,

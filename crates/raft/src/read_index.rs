@@ -5,7 +5,7 @@
 //! asks during a round shares the next, because an answer from a round that began earlier might
 //! miss a write that was acknowledged meanwhile.
 //!
-//! A leader without other voters needs to ask nobody: nobody can be elected without it.
+//! A leader that is alone needs to ask nobody: nobody can be elected without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,25 +161,24 @@ async fn run_round(core: &Core) -> Round {
     }
 }
 
-/// The answer of a leader that is the only voter, once it has applied an entry of its own term:
+/// The answer of a leader that is the only member, once it has applied an entry of its own term:
 /// what it answered itself was applied before, and what earlier leaders committed lies below that
 /// entry. The membership is read as openraft has it now: it takes effect when it is appended, so
-/// that a second voter is seen here before it can vote.
+/// that a second member is seen here before it can vote. A learner counts: one that lost its vote a
+/// moment ago may have answered for an entry that this member has not applied yet.
 fn of_sole_voter(core: &Core) -> Option<u64> {
     let metrics = core.raft().server_metrics();
     let metrics = metrics.borrow_watched();
     if metrics.state != ServerState::Leader || !core.status.borrow().running {
         return None;
     }
-    let [voters] = metrics
-        .membership_config
-        .membership()
-        .get_joint_config()
-        .as_slice()
-    else {
+    let membership = metrics.membership_config.membership();
+    let [voters] = membership.get_joint_config().as_slice() else {
         return None;
     };
-    let is_sole = voters.len() == 1 && voters.contains(&core.options.member_id);
+    let is_sole = voters.len() == 1
+        && voters.contains(&core.options.member_id)
+        && membership.nodes().count() == 1;
     is_sole
         .then(|| core.progress.in_term(metrics.vote.leader_id.term))
         .flatten()

@@ -10,10 +10,11 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use kvd_api::pb::kvdpeerpb as pb;
 use openraft::errors::{NetworkError, RPCError};
 use openraft::raft::SnapshotResponse;
@@ -69,15 +70,19 @@ pub(crate) async fn send(
     let peer_id = peer.id;
     let reading = tokio::task::spawn_blocking(move || read_source(source, header, &parts));
     let mut client = peer.client(Purpose::Snapshot);
-    let reply = client
-        .snapshot(peer.request(ReceiverStream::new(outgoing)))
-        .await;
+    let transfer = Arc::new(OnceLock::new());
+    let (begun, transfers) = (transfer.clone(), peer.transfers.clone());
+    let outgoing = ReceiverStream::new(outgoing).inspect(move |_| {
+        begun.get_or_init(|| transfers.begin());
+    });
+    let reply = client.snapshot(peer.request(outgoing)).await;
     let read = reading
         .await
         .unwrap_or_else(|error| Err(Fault::new(error.to_string())));
     match (reply, read) {
         (Ok(reply), _) => {
             peer.answered();
+            peer.transfers.installed();
             let vote = codec::vote_in(reply.into_inner().vote);
             let vote = vote.map_err(|error| NetworkError::new(&error))?;
             Ok(SnapshotResponse::new(vote))

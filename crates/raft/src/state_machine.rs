@@ -29,6 +29,12 @@ pub trait StateMachine: Send + 'static {
         position: Position,
     ) -> std::result::Result<(), Fault>;
 
+    /// Whether [`apply`](StateMachine::apply) would wait for the disk now. The threads that it
+    /// is called on carry heartbeats, too: it is called in a way then that does not hold them up.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// A consistent view of the state as it stands now.
     fn snapshot(&mut self) -> std::result::Result<Box<dyn SnapshotSource>, Fault>;
 

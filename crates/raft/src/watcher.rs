@@ -26,6 +26,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// Purging less than this part of what is kept is not worth a look at the log.
 const PURGE_FRACTION: u64 = 10;
 
+/// So many times the snapshot count of entries are kept, at most, for a member that is being sent a
+/// snapshot.
+const TRANSFER_SNAPSHOTS: u64 = 10;
+
 /// Runs until openraft stops, or the task is cancelled.
 pub(crate) async fn watch(core: Arc<Core>) {
     let mut changes = core.raft().server_metrics();
@@ -72,6 +76,10 @@ pub(crate) fn refresh(core: &Core) {
 
 fn stopped(core: &Core) {
     core.status.send_modify(|status| {
+        // openraft says why it ends, unless it panics.
+        if status.running && status.fault.is_none() {
+            status.fault = Some("it ended without a reason; the log has a panic".to_owned());
+        }
         status.running = false;
         status.leader = None;
         status.role = Role::Follower;
@@ -154,7 +162,14 @@ async fn housekeep(core: &Core) {
     let Some(snapshot) = snapshot else { return };
     let purged = metrics.purged.map_or(0, |id| id.index);
     let durable = core.options.purgeable_index.load(Ordering::Acquire);
-    let kept = core.options.catchup_entries;
+    let mut kept = core.options.catchup_entries;
+    if core.peers.transfers().need_log() {
+        kept = kept.max(
+            core.options
+                .snapshot_count
+                .saturating_mul(TRANSFER_SNAPSHOTS),
+        );
+    }
     let up_to = snapshot.min(durable).min(applied.saturating_sub(kept));
     if up_to > purged && up_to - purged > core.options.snapshot_count / PURGE_FRACTION {
         let _ = trigger.purge_log(up_to).await;

@@ -269,14 +269,14 @@ impl Core {
         if cost == 0 {
             return Ok(());
         }
-        if self.alarms.is_active(AlarmType::Nospace) {
-            return Err(WireError::NoSpace.into());
-        }
         let Ok(quota) = u64::try_from(self.config.quota()) else {
             return Ok(());
         };
         if self.store.size().saturating_add(cost) < quota {
             return Ok(());
+        }
+        if self.alarms.is_active(AlarmType::Nospace) {
+            return Err(WireError::NoSpace.into());
         }
         let alarm = kvd_api::pb::etcdserverpb::AlarmRequest {
             action: kvd_api::pb::etcdserverpb::alarm_request::AlarmAction::Activate as i32,
@@ -290,6 +290,23 @@ impl Core {
         );
         self.propose(command::Request::Alarm(alarm)).await?;
         Err(WireError::NoSpace.into())
+    }
+
+    /// Refuses a request of `cost` bytes while an alarm is active, as apply would, so that it does
+    /// not fill the log. Comes after the request's own check, as in etcd.
+    ///
+    /// Errors: [`WireError::CorruptCluster`], [`WireError::NoSpace`].
+    pub fn check_alarms(&self, cost: u64) -> Result<()> {
+        if cost == 0 {
+            return Ok(());
+        }
+        if self.alarms.is_active(AlarmType::Corrupt) {
+            return Err(WireError::CorruptCluster.into());
+        }
+        if self.alarms.is_active(AlarmType::Nospace) {
+            return Err(WireError::NoSpace.into());
+        }
+        Ok(())
     }
 
     /// The active alarms.

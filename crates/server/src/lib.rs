@@ -32,6 +32,7 @@ pub mod core;
 mod directories;
 pub mod error;
 pub mod identity;
+mod lanes;
 pub mod lease;
 pub mod limits;
 pub mod metrics;

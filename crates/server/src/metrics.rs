@@ -196,10 +196,15 @@ impl Metrics {
 
     /// Sets the version that the cluster agreed on, as `major.minor`.
     pub fn set_cluster_version(&self, version: &str) {
+        // etcd's label has no patch level.
+        let minor = version
+            .rmatch_indices('.')
+            .next()
+            .map_or(version, |(at, _)| &version[..at]);
         self.table.cluster_version.reset();
         self.table
             .cluster_version
-            .with_label_values(&[version])
+            .with_label_values(&[minor])
             .set(1);
     }
 

@@ -10,7 +10,6 @@ use kvd_raft::{Node, Role};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
 
 use crate::apply::{self, Alarms, Applier};
 use crate::compactor;
@@ -23,7 +22,7 @@ use crate::lease::{Leases, expiry_loop};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::services::maintenance::STORAGE_VERSION;
-use crate::services::routes;
+use crate::services::routes::{self, ClientRoutes};
 use crate::waiters::Waiters;
 
 /// How often a member that cannot publish itself tries again.
@@ -32,11 +31,13 @@ const PUBLISH_RETRY: Duration = Duration::from_millis(200);
 const WAITING_LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Most time that handing leadership over may take while stopping.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
+/// Most time that writing the store back may take while stopping; the log has everything.
+const CLOSE_DEADLINE: Duration = Duration::from_millis(1_000);
 
 /// A running member.
 pub struct Server {
     core: Arc<Core>,
-    routes: Routes,
+    routes: ClientRoutes,
     failed: watch::Receiver<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -68,7 +69,7 @@ impl Server {
             "starting a member"
         );
 
-        let waiters = Arc::new(Waiters::new(identity.member_id));
+        let waiters = Arc::new(Waiters::default());
         let (applied_sender, applied) = watch::channel(0);
         let alarms = Arc::new(Alarms::restore(&store)?);
         let leases = Arc::new(Leases::restore(&store)?);
@@ -123,7 +124,7 @@ impl Server {
     }
 
     /// The gRPC services of the client port.
-    pub fn client_routes(&self) -> Routes {
+    pub fn client_routes(&self) -> ClientRoutes {
         self.routes.clone()
     }
 
@@ -207,12 +208,19 @@ impl Server {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
-        self.core.node().shutdown().await?;
+        // The store is closed in order even when the log failed.
+        let stopped = self.core.node().shutdown().await;
         let store = self.core.store().clone();
-        tokio::task::spawn_blocking(move || store.close())
-            .await
-            .map_err(|error| Error::Internal(format!("closing the store failed: {error}")))?;
-        Ok(())
+        let closing = tokio::task::spawn_blocking(move || store.close());
+        match tokio::time::timeout(CLOSE_DEADLINE, closing).await {
+            Ok(closed) => closed
+                .map_err(|error| Error::Internal(format!("closing the store failed: {error}")))?,
+            Err(_) => tracing::warn!(
+                "the store is not written back in time; the next start checks it and takes what \
+                 it lacks from the log"
+            ),
+        }
+        Ok(stopped?)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Who waits for which request: finds the caller when its command has been applied here.
 //!
 //! A request ID is unique across the members and restarts of a cluster, so an entry that was
-//! proposed before a restart never answers somebody else. It is built as etcd builds it: 16 bits
-//! of the member, 40 bits of the time of start in milliseconds, 8 bits and carry for the count.
+//! proposed before a restart never answers somebody else. Each start counts from a random number.
+//! etcd counts from the time of the start behind 16 bits of the member's ID; but clocks go back,
+//! and two members may share these bits.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvd_raft::ProposeFailure;
 use parking_lot::Mutex;
@@ -14,11 +16,40 @@ use tokio::sync::oneshot;
 
 use crate::apply::{Answers, Applied};
 use crate::error::{Error, Result};
+use crate::lanes::{Heap, Lane};
 
 /// Shards of the table, so that handlers on different cores seldom meet.
 const SHARDS: usize = 16;
 
-type Shard = Mutex<HashMap<u64, oneshot::Sender<Result<Applied>>>>;
+type Shard = Mutex<HashMap<u64, Waiter, BuildHasherDefault<IdHasher>>>;
+
+/// Where a result goes.
+struct Waiter {
+    sender: oneshot::Sender<Result<Applied>>,
+    /// The thread that waits, if it takes results by the heap.
+    lane: Option<Arc<Lane>>,
+}
+
+/// IDs are counted up: one multiplication spreads them well.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        // The table looks at the low bits first; the good ones are high.
+        self.0.rotate_left(32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (self.0.rotate_left(5) ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
 
 /// The requests of this member that wait for their result.
 pub struct Waiters {
@@ -26,31 +57,30 @@ pub struct Waiters {
     next: AtomicU64,
 }
 
-impl Waiters {
-    /// A table for the member `member_id`, started now.
-    pub fn new(member_id: u64) -> Waiters {
-        let millis = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-        let prefix = (member_id & 0xffff) << 48;
-        let suffix = (millis & 0xff_ffff_ffff) << 8;
+impl Default for Waiters {
+    /// A table for a member that starts now.
+    fn default() -> Waiters {
         Waiters {
-            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
-            next: AtomicU64::new(prefix | suffix),
+            shards: std::array::from_fn(|_| Mutex::new(HashMap::default())),
+            next: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
         }
     }
+}
 
+impl Waiters {
     /// A new request ID and the place where its result arrives. Dropping the [`Waiting`] forgets
     /// the request; what was proposed may still be applied.
     pub fn register(&self) -> (u64, Waiting<'_>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        self.shard(id).lock().insert(id, sender);
+        let lane = Lane::of_this_thread();
+        self.shard(id).lock().insert(id, Waiter { sender, lane });
         (
             id,
             Waiting {
                 id,
                 receiver,
+                done: false,
                 waiters: self,
             },
         )
@@ -77,7 +107,7 @@ impl Waiters {
         for id in ids {
             if let Some(waiter) = self.shard(*id).lock().remove(id) {
                 // The caller may have given up meanwhile; then there is nobody to tell.
-                drop(waiter.send(Err(Error::Proposal(failure))));
+                drop(waiter.sender.send(Err(Error::Proposal(failure))));
             }
         }
     }
@@ -89,11 +119,26 @@ impl Waiters {
 
 impl Answers for Waiters {
     fn answer(&self, results: &mut Vec<(u64, Result<Applied>)>) {
+        let mut heaps: Vec<(Arc<Lane>, Heap)> = Vec::new();
         for (id, result) in results.drain(..) {
             let waiter = self.shard(id).lock().remove(&id);
-            if let Some(waiter) = waiter {
-                drop(waiter.send(result));
+            match waiter {
+                Some(Waiter { sender, lane: None }) => drop(sender.send(result)),
+                Some(Waiter {
+                    sender,
+                    lane: Some(lane),
+                }) => match heaps
+                    .iter_mut()
+                    .find(|(other, _)| Arc::ptr_eq(other, &lane))
+                {
+                    Some((_, heap)) => heap.push((sender, result)),
+                    None => heaps.push((lane, vec![(sender, result)])),
+                },
+                None => {}
             }
+        }
+        for (lane, heap) in heaps {
+            lane.deliver(heap);
         }
     }
 
@@ -106,6 +151,8 @@ impl Answers for Waiters {
 pub struct Waiting<'a> {
     id: u64,
     receiver: oneshot::Receiver<Result<Applied>>,
+    /// Answered, and so no longer in the table.
+    done: bool,
     waiters: &'a Waiters,
 }
 
@@ -114,7 +161,9 @@ impl Waiting<'_> {
     ///
     /// Errors: what apply answered, or why the proposal did not come back.
     pub async fn result(&mut self) -> Result<Applied> {
-        match (&mut self.receiver).await {
+        let result = (&mut self.receiver).await;
+        self.done = true;
+        match result {
             Ok(result) => result,
             Err(_) => Err(Error::Proposal(ProposeFailure::Stopped)),
         }
@@ -123,6 +172,8 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.waiters.shard(self.id).lock().remove(&self.id);
+        if !self.done {
+            self.waiters.shard(self.id).lock().remove(&self.id);
+        }
     }
 }

@@ -70,6 +70,9 @@ async fn members_endpoints_and_alarms() -> Result<()> {
     let status: serde_json::Value = serde_json::from_str(&status)?;
     assert_eq!(status.as_array().context("a list")?.len(), 3);
     assert_eq!(status[0]["Status"]["version"], "3.7.1");
+    // Here etcdctl 3.4 sends each member's URL, scheme and all, as the authority.
+    let status = etcdctl.run(&["endpoint", "status", "--cluster"])?;
+    assert_eq!(status.lines().filter(|line| line.contains("3.7.1")).count(), 3, "{status}");
     let health = etcdctl.output(&["endpoint", "health"], "")?;
     ensure!(health.status.success(), "{health:?}");
     let hashes = etcdctl.run(&["endpoint", "hashkv", "-w", "json"])?;

@@ -302,7 +302,7 @@ pub(super) const FLAGS: &[Flag] = &[
         NotYet("writing without fsync is not built yet; put the data directory on a tmpfs \
          where data may be lost."),
         "Do not wait for the disk."),
-    row(Own, "storage-engine", Choice(&["sled", "redb", "memory"]), "sled", Works,
+    row(Own, "storage-engine", Choice(&["sled", "redb", "memory"]), "redb", Works,
         "Engine of the store; fixed when the data directory is made. 'memory' loses the data \
          when the process ends."),
     row(Own, "storage-cache-bytes", Uint, "0", Works,

@@ -1,7 +1,9 @@
 //! One connection: which protocol it speaks, and which service each request belongs to.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -86,7 +88,8 @@ pub(super) struct Stop {
     pub(super) cut: CancellationToken,
 }
 
-/// What the two services must be.
+/// What the two services must be. They are called without being asked whether they are ready, so
+/// they must always be.
 pub(super) trait Serve<B>:
     Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
     + Clone
@@ -140,7 +143,7 @@ pub(super) async fn run<S, G, H, GB, HB>(
     }
     let io = TokioIo::new(Rewind::new(prefix, stream));
     let split = options.protocols;
-    let service = service_fn(move |request| dispatch(services.clone(), split, request));
+    let service = service_fn(move |request| dispatch(&services, split, request));
     let result = if protocol == Protocol::Http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
@@ -191,11 +194,32 @@ where
     }
 }
 
-async fn dispatch<G, H, GB, HB>(
-    services: Services<G, H>,
+/// The reply of either service. Boxed, so that the task of a request is small: it is moved about.
+enum Reply<G, H> {
+    Grpc(Pin<Box<G>>),
+    Http(Pin<Box<H>>),
+}
+
+impl<G, H, GB, HB> Future for Reply<G, H>
+where
+    G: Future<Output = Result<Response<GB>, Infallible>>,
+    H: Future<Output = Result<Response<HB>, Infallible>>,
+{
+    type Output = Result<Response<Either<GB, HB>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(match self.get_mut() {
+            Reply::Grpc(reply) => ready!(reply.as_mut().poll(context))?.map(Either::Left),
+            Reply::Http(reply) => ready!(reply.as_mut().poll(context))?.map(Either::Right),
+        }))
+    }
+}
+
+fn dispatch<G, H, GB, HB>(
+    services: &Services<G, H>,
     protocols: Protocols,
     request: Request<Incoming>,
-) -> Result<Response<Either<GB, HB>>, Infallible>
+) -> Reply<G::Future, H::Future>
 where
     G: Serve<GB>,
     H: Serve<HB>,
@@ -206,11 +230,9 @@ where
         Protocols::HttpOnly => false,
     };
     if grpc {
-        let response = call(services.grpc, request).await?;
-        Ok(response.map(Either::Left))
+        Reply::Grpc(Box::pin(services.grpc.clone().call(request)))
     } else {
-        let response = call(services.http, request).await?;
-        Ok(response.map(Either::Right))
+        Reply::Http(Box::pin(services.http.clone().call(request)))
     }
 }
 
@@ -220,14 +242,6 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-async fn call<T, B>(mut service: T, request: Request<Incoming>) -> Result<Response<B>, Infallible>
-where
-    T: Serve<B>,
-{
-    poll_fn(|context| service.poll_ready(context)).await?;
-    service.call(request).await
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-/// Descriptors kept for logs, the store and peers (etcd: `reservedInternalFDNum`).
-const RESERVED: u64 = 150;
+/// Connections that peers may open. Clients cannot keep them out.
+const PEERS: usize = 64;
+/// Descriptors kept for logs, the store (etcd: `reservedInternalFDNum`, 150) and peers.
+const RESERVED: u64 = 150 + PEERS as u64;
 
 /// Too few descriptors to serve at all.
 #[derive(Debug, Error)]
@@ -42,4 +44,9 @@ pub fn connections() -> Result<Connections, TooLow> {
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS);
     Ok(Arc::new(Semaphore::new(permits)))
+}
+
+/// The permits of the peers' connections.
+pub fn peer_connections() -> Connections {
+    Arc::new(Semaphore::new(PEERS))
 }

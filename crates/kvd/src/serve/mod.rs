@@ -17,6 +17,7 @@
 //! Stopping: no new connections; open ones finish their requests (`GOAWAY`, `connection: close`)
 //! until a deadline; then they are cut.
 
+mod authority;
 mod connection;
 mod cores;
 pub mod limits;

@@ -20,8 +20,8 @@ use crate::urls::{self, Members, Url};
 
 const DEFAULT_QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
-/// Nothing larger fits into one gRPC message.
-const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
+/// Nothing larger is replicated (etcd: what fits into one gRPC message).
+const REQUEST_BYTES_MAX: u64 = 512 << 20;
 
 /// Resolves what was given into settings, or says what does not fit.
 ///

@@ -102,9 +102,9 @@ pub enum AutoCompaction {
 /// Which engine stores the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageEngine {
-    /// sled, the default.
+    /// sled.
     Sled,
-    /// redb.
+    /// redb, the default.
     Redb,
     /// Memory alone; for tests.
     Memory,

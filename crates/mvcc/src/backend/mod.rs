@@ -51,6 +51,11 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
+    /// Whether reads have to wait for [`maintain`](Backend::maintain) now.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// Flushes and lets go of the files. Calls after it fail with
     /// [`Error::Closed`](crate::Error::Closed).
     fn close(&self) -> Result<()>;

@@ -261,6 +261,79 @@ async fn after_a_failed_sync_everything_fails_and_the_fault_is_known() {
     assert!(read.len() <= 2, "{read:?}");
 }
 
+/// A log that a power cut took back to three entries of term 3, which other ones had replaced.
+async fn log_of_term_3(disk: &SimDisk) -> LogStore {
+    let mut store = LogStore::open(options(disk)).expect("a fresh log");
+    let entries = (0..3).map(|index| entry(1 + index, index, EntryPayload::Blank));
+    append(&mut store, entries.collect())
+        .await
+        .expect("durable");
+    store
+}
+
+#[tokio::test]
+async fn replaced_entries_that_came_back_give_way_to_what_the_store_has() {
+    // The same place, later places of an older and of a newer term: the log lacks all of them.
+    for applied in [log_id(4, 2), log_id(4, 9), log_id(2, 9), log_id(1, 1)] {
+        let disk = SimDisk::new();
+        let mut store = log_of_term_3(&disk).await;
+        store.reconcile(Some(applied)).expect("the log goes on");
+        let state = store.get_log_state().await.expect("a state");
+        let at = (Some(applied), Some(applied));
+        assert_eq!((state.last_purged_log_id, state.last_log_id), at);
+        let next = entry(5, applied.index + 1, EntryPayload::Blank);
+        append(&mut store, vec![next.clone()])
+            .await
+            .expect("durable");
+        store.close().expect("closed");
+        let mut store = LogStore::open(options(&disk)).expect("the log again");
+        store.reconcile(Some(applied)).expect("nothing to do");
+        let entries = store.try_get_log_entries(..).await.expect("entries");
+        assert_eq!(entries, [next]);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_has_what_the_store_has_is_left_alone() {
+    for applied in [None, Some(log_id(2, 1)), Some(log_id(3, 2))] {
+        let mut store = log_of_term_3(&SimDisk::new()).await;
+        store.reconcile(applied).expect("nothing to do");
+        let entries = store.try_get_log_entries(..).await.expect("entries");
+        assert_eq!(entries.len(), 3, "{applied:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_lost_a_vote_is_refused() {
+    let mut store = log_of_term_3(&SimDisk::new()).await;
+    let leader_id = LeaderId {
+        term: 3,
+        voted_for: 1,
+    };
+    let vote = Vote {
+        leader_id,
+        committed: true,
+    };
+    store.save_vote(&vote).await.expect("durable");
+    store
+        .reconcile(Some(log_id(3, 2)))
+        .expect("of the same term");
+    let error = store.reconcile(Some(log_id(4, 9))).expect_err("refused");
+    let error = error.to_string();
+    assert!(error.contains("only votes up to term 3"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_older_than_the_log_is_refused() {
+    let mut store = log_of_term_3(&SimDisk::new()).await;
+    store.purge(log_id(2, 1)).await.expect("purged");
+    store.reconcile(Some(log_id(2, 1))).expect("both go on");
+    for applied in [None, Some(log_id(1, 0))] {
+        let error = store.reconcile(applied).expect_err("refused").to_string();
+        assert!(error.contains("begins only after entry 1"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn appending_waits_while_too_much_is_queued() {
     let disk = SimDisk::new();

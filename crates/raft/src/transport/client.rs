@@ -26,6 +26,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::append::{Link, Session};
 use super::identity::{Identity, LogLimit};
 use super::resolve::Dialer;
+use super::transfers::Transfers;
 use super::{MESSAGE_BYTES_MAX, codec};
 use crate::events::Events;
 use crate::snapshot::{self, Snapshot, SnapshotData};
@@ -60,6 +61,7 @@ pub(crate) struct Peers {
     identity: Identity,
     dialer: Arc<dyn Dialer>,
     events: Arc<dyn Events>,
+    transfers: Arc<Transfers>,
     /// Connections live here, whichever thread needs them first.
     runtime: Handle,
     known: Mutex<HashMap<u64, Arc<Peer>>>,
@@ -76,9 +78,15 @@ impl Peers {
             identity,
             dialer,
             events,
+            transfers: Arc::new(Transfers::default()),
             runtime: Handle::current(),
             known,
         }
+    }
+
+    /// The snapshots on their way to peers.
+    pub(crate) fn transfers(&self) -> &Transfers {
+        &self.transfers
     }
 
     /// The peer `id`. When its URLs have changed, its connections are left behind.
@@ -106,6 +114,7 @@ pub(crate) struct Peer {
     snapshot: Client,
     forward: Client,
     events: Arc<dyn Events>,
+    pub(crate) transfers: Arc<Transfers>,
     log_limit: LogLimit,
 }
 
@@ -125,6 +134,7 @@ impl Peer {
             snapshot: client(),
             forward: client(),
             events: peers.events.clone(),
+            transfers: peers.transfers.clone(),
             log_limit: LogLimit::default(),
             urls,
         }

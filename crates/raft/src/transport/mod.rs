@@ -11,8 +11,9 @@
 //! request names the cluster, the sender and the receiver ([`identity`]), so that a member with a
 //! wrong configuration is refused, not believed.
 
-/// Largest message taken from a peer, or sent to one.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Largest message taken from a peer, or sent to one. A larger entry could never be replicated, and
+/// nothing after it: the server bounds commands well below this.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 576 << 20;
 
 pub(crate) mod append;
 pub(crate) mod client;
@@ -21,6 +22,7 @@ pub(crate) mod contact;
 pub(crate) mod identity;
 pub(crate) mod resolve;
 pub(crate) mod server;
+pub(crate) mod transfers;
 
 pub use resolve::{Connection, Dialer, Dialing, PlainDialer};
 pub use server::PeerService;

@@ -63,7 +63,7 @@ impl Options {
             segment_bytes: 64 << 20,
             batch_bytes_max: 4 << 20,
             cache_entries_max: 16_384,
-            cache_bytes_max: 16 << 20,
+            cache_bytes_max: 8 << 20,
             read_bytes_max: 1 << 20,
             queue_bytes_max: 64 << 20,
             disk: Arc::new(RealDisk),

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use kvd_raft::{Error, Role};
 
-use crate::harness::{Cluster, DEADLINE, ELECTION, Setup, TestMember, eventually, member};
+use crate::harness::{
+    Cluster, DEADLINE, ELECTION, HEARTBEAT, Setup, TestMember, eventually, member,
+};
 
 #[test]
 fn writes_go_on_after_the_leader_is_killed_and_it_catches_up() {
@@ -240,6 +242,34 @@ fn a_fault_of_the_state_machine_stops_the_member_and_the_others_go_on() {
         leader.state.has(2),
         "it was committed before it was applied"
     );
+}
+
+/// A task that was woken on the thread that waits, such as openraft's, must not wait with it.
+#[test]
+fn a_leader_whose_store_waits_for_its_disk_stays_leader() {
+    let cluster = Cluster::start(3, Setup::default());
+    let leader = &cluster.members[cluster.leader()];
+    leader.write(1);
+    let term = leader.status().term;
+    let stall = 3 * ELECTION;
+    leader
+        .state
+        .stall
+        .store(stall.as_millis() as u64, Ordering::SeqCst);
+    let started = Instant::now();
+    let mut last = 1;
+    // The next entries wait behind those that are being applied.
+    while started.elapsed() < 4 * stall {
+        last += 1;
+        leader.propose(last, b"x");
+        std::thread::sleep(HEARTBEAT / 2);
+    }
+    leader.state.stall.store(0, Ordering::SeqCst);
+    eventually("all of it is applied", || {
+        leader.state.has(last).then_some(())
+    });
+    assert_eq!(leader.status().term, term);
+    assert_eq!(leader.status().leader, Some(leader.id));
 }
 
 #[test]

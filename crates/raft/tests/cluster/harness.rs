@@ -21,7 +21,7 @@ use crate::toy::{Toy, ToyState};
 pub(crate) const CLUSTER_ID: u64 = 0xc1;
 /// Long enough for a machine that is busy with other things.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
-const HEARTBEAT: Duration = Duration::from_millis(40);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(40);
 pub(crate) const ELECTION: Duration = Duration::from_millis(400);
 
 /// Waits until `condition` yields something.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kvd_raft::{Committed, Fault, Member, Payload, Position, SnapshotSource, StateMachine};
@@ -18,6 +19,8 @@ pub(crate) struct ToyState {
     pub(crate) installs: AtomicU64,
     /// The next apply fails.
     pub(crate) broken: AtomicBool,
+    /// How long each apply waits for a slow disk, in milliseconds.
+    pub(crate) stall: AtomicU64,
 }
 
 #[derive(Default, Clone)]
@@ -85,6 +88,8 @@ impl StateMachine for Toy {
         if self.0.broken.load(Ordering::SeqCst) {
             return Err(Fault::new("broken on purpose"));
         }
+        let stall = self.0.stall.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(stall));
         let mut content = self.0.content.lock();
         let mut next = content.position.as_ref().map(|position| position.index + 1);
         for entry in entries {
@@ -108,6 +113,10 @@ impl StateMachine for Toy {
         self.0.purgeable.store(position.index, Ordering::SeqCst);
         content.position = Some(position);
         Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.0.stall.load(Ordering::SeqCst) > 0
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, Fault> {

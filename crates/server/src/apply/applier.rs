@@ -180,6 +180,10 @@ impl StateMachine for Applier {
         Ok(())
     }
 
+    fn is_behind(&self) -> bool {
+        self.parts.store.is_behind()
+    }
+
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, Fault> {
         let reader = self.parts.store.snapshot();
         let reader =

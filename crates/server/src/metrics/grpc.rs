@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -282,50 +283,90 @@ pub struct GrpcMetricsService<S> {
     metrics: Arc<GrpcMetrics>,
 }
 
-type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+/// The reply of a service inside, counted when it ends.
+pub struct Reply<F> {
+    inner: F,
+    /// None for a method that is not known, which is not counted.
+    counting: Option<Counting>,
+}
 
+/// What counts a reply that has yet to come.
+struct Counting {
+    call: OpenCall,
+    sent: IntCounter,
+    sent_bytes: IntCounter,
+}
+
+impl<F> Future for Reply<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let response = ready!(Pin::new(&mut self.inner).poll(context))?;
+        let Some(mut counting) = self.counting.take() else {
+            return Poll::Ready(Ok(response));
+        };
+        if let Some(code) = code(response.headers()) {
+            counting.call.handled(code);
+            return Poll::Ready(Ok(response));
+        }
+        let Counting {
+            call,
+            sent,
+            sent_bytes,
+        } = counting;
+        Poll::Ready(Ok(response.map(|body| {
+            Body::new(Counted::new(body, sent, sent_bytes, Some(call)))
+        })))
+    }
+}
+
+/// Futures are not boxed on the way, since every call passes here: those inside must be `Unpin`.
 impl<S, B> Service<Request<B>> for GrpcMetricsService<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: Service<Request<Counted<B>>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
+    B: HttpBody<Data = Bytes> + Unpin,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Reply;
+    type Future = Reply<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Reply {
-        let Some(method) = self.metrics.methods.get(request.uri().path()).cloned() else {
-            return Box::pin(self.inner.call(request.map(Body::new)));
+    fn call(&mut self, request: Request<B>) -> Reply<S::Future> {
+        let Some(method) = self.metrics.methods.get(request.uri().path()) else {
+            let request = request.map(|body| Counted {
+                inner: body,
+                counters: None,
+                call: None,
+            });
+            return Reply {
+                inner: self.inner.call(request),
+                counting: None,
+            };
         };
         method.started.inc();
-        let call = Call {
-            start: method.handling.is_some().then(Instant::now),
-            method,
+        let counting = Counting {
+            sent: method.sent.clone(),
+            sent_bytes: self.metrics.sent_bytes.clone(),
+            call: OpenCall(Some(Call {
+                start: method.handling.is_some().then(Instant::now),
+                method: Arc::clone(method),
+            })),
         };
-        let method = Arc::clone(&call.method);
         let request = request.map(|body| {
             let bytes = self.metrics.received_bytes.clone();
-            Body::new(Counted::new(body, method.received.clone(), bytes, None))
+            Counted::new(body, method.received.clone(), bytes, None)
         });
-        let sent_bytes = self.metrics.sent_bytes.clone();
-        let reply = self.inner.call(request);
-        let call = OpenCall(Some(call));
-        Box::pin(async move {
-            let mut call = call;
-            let response = reply.await?;
-            if let Some(code) = code(response.headers()) {
-                call.handled(code);
-                return Ok(response);
-            }
-            let sent = method.sent.clone();
-            Ok(response.map(|body| Body::new(Counted::new(body, sent, sent_bytes, Some(call)))))
-        })
+        Reply {
+            inner: self.inner.call(request),
+            counting: Some(counting),
+        }
     }
 }
 
@@ -375,22 +416,30 @@ fn code(headers: &HeaderMap) -> Option<usize> {
 }
 
 /// A body whose messages are counted as they pass.
-struct Counted<B> {
+pub struct Counted<B> {
     inner: B,
-    scanner: PrefixScanner,
-    messages: IntCounter,
-    bytes: IntCounter,
+    /// None counts nothing.
+    counters: Option<Counters>,
     /// The call that ends with this body, if it is a reply's.
     call: Option<OpenCall>,
 }
 
+struct Counters {
+    scanner: PrefixScanner,
+    messages: IntCounter,
+    bytes: IntCounter,
+}
+
 impl<B> Counted<B> {
     fn new(inner: B, messages: IntCounter, bytes: IntCounter, call: Option<OpenCall>) -> Self {
-        Counted {
-            inner,
+        let counters = Some(Counters {
             scanner: PrefixScanner::default(),
             messages,
             bytes,
+        });
+        Counted {
+            inner,
+            counters,
             call,
         }
     }
@@ -412,9 +461,11 @@ where
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    let (messages, bytes) = this.scanner.scan(data);
-                    this.messages.inc_by(messages);
-                    this.bytes.inc_by(bytes);
+                    if let Some(counters) = &mut this.counters {
+                        let (messages, bytes) = counters.scanner.scan(data);
+                        counters.messages.inc_by(messages);
+                        counters.bytes.inc_by(bytes);
+                    }
                 } else if let (Some(trailers), Some(call)) = (frame.trailers_ref(), &mut this.call)
                 {
                     call.handled(code(trailers).unwrap_or(UNKNOWN));

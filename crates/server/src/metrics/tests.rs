@@ -181,7 +181,7 @@ fn counts_proposals_status_and_requests() {
 #[derive(Clone)]
 struct Canned(Vec<Bytes>, Option<&'static str>);
 
-impl Service<Request<Body>> for Canned {
+impl<B> Service<Request<B>> for Canned {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
@@ -193,7 +193,7 @@ impl Service<Request<Body>> for Canned {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _request: Request<Body>) -> Self::Future {
+    fn call(&mut self, _request: Request<B>) -> Self::Future {
         let mut frames: Vec<Result<Frame<Bytes>, Infallible>> = self
             .0
             .iter()

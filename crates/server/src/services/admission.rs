@@ -7,10 +7,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use kvd_api::error::{WireError, too_large, unimplemented};
+use kvd_api::error::{WireError, internal, too_large, unimplemented};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -90,22 +90,53 @@ impl<S> Admission<S> {
     }
 }
 
-type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+/// The reply of a service inside, or a refusal.
+pub enum Reply<F> {
+    /// Refused before any service saw the call; taken out when polled.
+    Refused(Option<Status>),
+    /// Under way; with the largest message that is accepted.
+    Admitted(F, usize),
+}
 
+impl<F> Future for Reply<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let (response, limit) = match &mut *self {
+            Reply::Refused(status) => {
+                let status = status
+                    .take()
+                    .unwrap_or_else(|| internal("a refusal was polled twice"));
+                return Poll::Ready(Ok(status.into_http()));
+            }
+            Reply::Admitted(reply, limit) => (ready!(Pin::new(reply).poll(context))?, *limit),
+        };
+        // gRPC for Go says this differently from tonic, and clients look for its words.
+        Poll::Ready(Ok(match too_large(response.headers(), limit) {
+            Some(status) => status.into_http(),
+            None => response,
+        }))
+    }
+}
+
+/// Futures are not boxed on the way, since every call passes here: those inside must be `Unpin`.
 impl<S, B> Service<Request<B>> for Admission<S>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
+    S::Future: Unpin,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Reply;
+    type Future = Reply<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Reply {
+    fn call(&mut self, request: Request<B>) -> Reply<S::Future> {
         let version = request.headers().get("client-api-version");
         let version = version
             .and_then(|value| value.to_str().ok())
@@ -114,17 +145,9 @@ where
             .metrics()
             .client_request(request.uri().path(), version);
         if let Some(status) = self.refusal(&request) {
-            return Box::pin(std::future::ready(Ok(status.into_http())));
+            return Reply::Refused(Some(status));
         }
         let limit = self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
-        let reply = self.inner.call(request);
-        Box::pin(async move {
-            let response = reply.await?;
-            // gRPC for Go says this differently from tonic, and clients look for its words.
-            match too_large(response.headers(), limit) {
-                Some(status) => Ok(status.into_http()),
-                None => Ok(response),
-            }
-        })
+        Reply::Admitted(self.inner.call(request), limit)
     }
 }

@@ -100,8 +100,10 @@ impl KvService {
     }
 
     async fn put_inner(&self, request: PutRequest) -> Result<PutResponse> {
-        self.core.check_quota(quota::put_cost(&request)).await?;
+        let cost = quota::put_cost(&request);
+        self.core.check_quota(cost).await?;
         validate::put(&request)?;
+        self.core.check_alarms(cost)?;
         match self.core.propose(command::Request::Put(request)).await? {
             Applied::Put(mut response) => {
                 header::fill(&mut response.header, &self.core);
@@ -127,8 +129,10 @@ impl KvService {
     }
 
     async fn txn_inner(&self, request: TxnRequest) -> Result<TxnResponse> {
-        self.core.check_quota(quota::txn_cost(&request)).await?;
+        let cost = quota::txn_cost(&request);
+        self.core.check_quota(cost).await?;
         validate::txn(&request, self.core.config().txn_ops_max)?;
+        self.core.check_alarms(cost)?;
         let mut response = if apply::is_read_only(&request) {
             let started = Instant::now();
             let result = self.read_only_txn(request).await;

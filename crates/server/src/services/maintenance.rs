@@ -7,10 +7,10 @@ use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use kvd_api::pb::etcdserverpb::maintenance_server::Maintenance;
 use kvd_api::pb::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
-    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
-    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
-    StatusResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 use kvd_api::pb::kvdcommandpb::command;
 use kvd_mvcc::Store;
@@ -78,6 +78,18 @@ impl MaintenanceService {
     }
 }
 
+/// An alarm as protobuf for Go prints it: zero fields are left out, unknown kinds are numbers.
+fn alarm_text(alarm: &AlarmMember) -> String {
+    let kind = match AlarmType::try_from(alarm.alarm) {
+        Ok(kind) => kind.as_str_name().to_owned(),
+        Err(_) => alarm.alarm.to_string(),
+    };
+    match alarm.member_id {
+        0 => format!("alarm:{kind}"),
+        id => format!("memberID:{id} alarm:{kind}"),
+    }
+}
+
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     async fn alarm(
@@ -102,12 +114,7 @@ impl Maintenance for MaintenanceService {
             errors.push(WireError::NoLeader.message().to_owned());
         }
         for alarm in self.core.active_alarms() {
-            let kind = AlarmType::try_from(alarm.alarm).unwrap_or_default();
-            errors.push(format!(
-                "memberID:{} alarm:{}",
-                alarm.member_id,
-                kind.as_str_name()
-            ));
+            errors.push(alarm_text(&alarm));
         }
         Ok(Response::new(StatusResponse {
             header: Some(self.core.header(store.current_revision())),

@@ -1,14 +1,25 @@
 //! All gRPC services of the client port as one service.
+//!
+//! KV, where the calls are, is found by its prefix; a general router finds the others.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
 use kvd_api::DESCRIPTORS;
 use kvd_api::pb::etcdserverpb::cluster_server::ClusterServer;
 use kvd_api::pb::etcdserverpb::kv_server::KvServer;
 use kvd_api::pb::etcdserverpb::lease_server::LeaseServer;
 use kvd_api::pb::etcdserverpb::maintenance_server::MaintenanceServer;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tower::Service;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -18,10 +29,43 @@ use crate::services::kv::KvService;
 use crate::services::lease::LeaseService;
 use crate::services::maintenance::MaintenanceService;
 
+/// What the paths of KV begin with.
+const KV_PREFIX: &str = "/etcdserverpb.KV/";
+
+/// The services of the client port. Always ready.
+#[derive(Clone)]
+pub struct ClientRoutes {
+    kv: KvServer<KvService>,
+    others: Routes,
+}
+
+type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl<B> Service<Request<B>> for ClientRoutes
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Reply;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<B>>::poll_ready(&mut self.others, context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Reply {
+        match request.uri().path().starts_with(KV_PREFIX) {
+            true => self.kv.call(request),
+            false => Box::pin(self.others.call(request)),
+        }
+    }
+}
+
 /// The services of the member `core`, with gRPC health and reflection.
 ///
 /// Errors: [`Error::Internal`] when the descriptors that the build made cannot be read.
-pub async fn client_routes(core: &Arc<Core>) -> Result<Routes> {
+pub async fn client_routes(core: &Arc<Core>) -> Result<ClientRoutes> {
     let limit = core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
@@ -38,11 +82,6 @@ pub async fn client_routes(core: &Arc<Core>) -> Result<Routes> {
     let mut builder = Routes::builder();
     builder
         .add_service(
-            KvServer::new(KvService::new(Arc::clone(core)))
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(usize::MAX),
-        )
-        .add_service(
             LeaseServer::new(LeaseService::new(Arc::clone(core))).max_decoding_message_size(limit),
         )
         .add_service(
@@ -56,5 +95,9 @@ pub async fn client_routes(core: &Arc<Core>) -> Result<Routes> {
         .add_service(health)
         .add_service(reflection().build_v1().map_err(unreadable)?)
         .add_service(reflection().build_v1alpha().map_err(unreadable)?);
-    Ok(builder.routes().prepare())
+    let kv = KvServer::new(KvService::new(Arc::clone(core)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX);
+    let others = builder.routes().prepare();
+    Ok(ClientRoutes { kv, others })
 }
