@@ -55,6 +55,7 @@ mod snapshot;
 mod snapshot_file;
 mod store;
 mod tail;
+mod watch;
 mod write;
 
 pub use backend::schema::Table;
@@ -65,4 +66,5 @@ pub use read::{RangeOptions, RangeResult};
 pub use revision::Revision;
 pub use snapshot::SnapshotReader;
 pub use store::{Store, open};
+pub use watch::{Delivery, Event, WatchError, WatchOptions, WatchStats, WatchStream, Watching};
 pub use write::{PrevKv, WriteTxn, Writer};
