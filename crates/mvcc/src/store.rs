@@ -24,7 +24,7 @@ use crate::read::{self, RangeOptions, RangeResult, View};
 use crate::records::Records;
 use crate::revision::{RevKey, Revision};
 use crate::snapshot::SnapshotReader;
-use crate::watch::{self, Hub, WatchStats, WatchStream};
+use crate::watch::{self, Event, Hub, WatchStats, WatchStream};
 use crate::write::Writer;
 
 /// Records read at once when all of them are.
@@ -391,6 +391,11 @@ impl Store {
     /// A new client's watchers: none yet. It does not keep the store open.
     pub fn watch_stream(&self) -> WatchStream {
         WatchStream::new(self.shared.core.clone())
+    }
+
+    /// `event` as `mvccpb.Event` with the pair before, unless that is compacted or there was none.
+    pub fn event_with_prev(&self, event: &Event) -> Bytes {
+        watch::encode_with_prev(self.core(), event)
     }
 
     /// How many watch, and how far they are.

@@ -31,6 +31,13 @@ pub const CATCHUP_ENTRIES: u64 = 5_000;
 pub const SNAPSHOT_COUNT: u64 = 10_000;
 /// Keys that a range answers on the thread that took it; a larger one goes to the blocking pool.
 pub const INLINE_RANGE_KEYS: usize = 2_000;
+/// Most watchers of one stream. etcd has no bound.
+pub const WATCHERS_PER_STREAM_MAX: usize = 1_000_000;
+/// Time between the progress notifications of a watcher. etcd:
+/// `--watch-progress-notify-interval`.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// Least time between them, whatever is asked for.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Longest time that requests under way may take when the member stops, before their connections
 /// are cut.
 pub const DRAIN_DEADLINE: Duration = Duration::from_millis(1_500);

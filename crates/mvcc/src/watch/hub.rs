@@ -121,7 +121,7 @@ impl Hub {
             let event = Arc::new(Event::new(*record, kv.clone()));
             let bytes = event.encoded().len();
             state.synced.each_watching(&event.key(), |watcher| {
-                if watcher.start <= main && watcher.wants(&event) {
+                if watcher.next() <= main && watcher.wants(&event) {
                     let events = vec![Arc::clone(&event)];
                     if !self.deliver(watcher, events, bytes, main) {
                         late.push(Arc::clone(watcher));
@@ -180,14 +180,14 @@ impl Hub {
         state.serial += 1;
         // Readers may see a revision that is on its way here; a new watcher must not hear of it.
         let current = current().max(state.revision);
-        let start = if wanted == 0 { current + 1 } else { wanted };
-        let watcher = Arc::new(build(state.serial, start));
+        let next = if wanted == 0 { current + 1 } else { wanted };
+        let watcher = Arc::new(build(state.serial, next));
         self.counters.watchers.fetch_add(1, Ordering::Relaxed);
-        if start > state.revision {
+        if next > state.revision {
             state.synced.insert(Arc::clone(&watcher));
             self.listening.store(state.synced.len(), Ordering::Release);
         } else {
-            self.hand_to_catch_up(Arc::clone(&watcher), start);
+            self.hand_to_catch_up(Arc::clone(&watcher), next);
         }
         (watcher, current)
     }

@@ -32,6 +32,7 @@ pub use event::Event;
 pub(crate) use hub::Hub;
 pub use hub::WatchStats;
 pub use outbox::Delivery;
+pub(crate) use stream::encode_with_prev;
 pub use stream::{WatchError, WatchOptions, WatchStream, Watching};
 
 #[cfg(test)]

@@ -106,10 +106,11 @@ impl WatchStream {
         };
         let filters = (options.no_put, options.no_delete);
         let outbox = Arc::clone(&self.outbox);
+        let start = options.start_revision;
         let (watcher, revision) = self.core.hub.register(
             || self.core.index.current(),
-            options.start_revision,
-            |serial, start| Watcher::new((serial, id), keys, filters, start, outbox),
+            start,
+            |serial, next| Watcher::new((serial, id), keys, filters, (start, next), outbox),
         );
         self.newest = watcher.serial;
         self.watchers.insert(id, watcher);
@@ -177,32 +178,26 @@ impl WatchStream {
             }
         }
     }
+}
 
-    /// `event` as `mvccpb.Event`, with the pair before when `prev_kv` says so, if it still exists.
-    pub fn encode(&self, event: &Event, prev_kv: bool) -> Bytes {
-        if !prev_kv {
-            return event.encoded();
-        }
-        event.encoded_with_prev(|| {
-            let options = RangeOptions {
-                revision: event.mod_revision() - 1,
-                ..RangeOptions::default()
-            };
-            let key = event.key();
-            let range = KeyRange::new(&key, &[]);
-            let view = View::At(options.revision);
-            let found = read::range(&self.core.index, view, range, &options, |revision| {
-                self.core.records.get(revision)
-            });
-            match found {
-                Ok(mut found) => found.kvs.pop(),
-                Err(error) => {
-                    tracing::debug!(%error, "the pair before an event cannot be read");
-                    None
-                }
+/// `event` as `mvccpb.Event`, with the pair before, if that still exists.
+pub(crate) fn encode_with_prev(core: &Core, event: &Event) -> Bytes {
+    event.encoded_with_prev(|| {
+        let options = RangeOptions::default();
+        let key = event.key();
+        let range = KeyRange::new(&key, &[]);
+        let view = View::At(event.mod_revision() - 1);
+        let found = read::range(&core.index, view, range, &options, |revision| {
+            core.records.get(revision)
+        });
+        match found {
+            Ok(mut found) => found.kvs.pop(),
+            Err(error) => {
+                tracing::debug!(%error, "the pair before an event cannot be read");
+                None
             }
-        })
-    }
+        }
+    })
 }
 
 impl Drop for WatchStream {

@@ -165,6 +165,20 @@ fn a_future_start_is_silent_until_then() {
 }
 
 #[test]
+fn progress_is_told_before_the_first_event() {
+    let (_dir, store, _writer) = store();
+    let mut stream = store.watch_stream();
+    stream.request_progress_all();
+    stream.watch(one("k", 0)).expect("watches");
+    stream.request_progress(0);
+    stream.request_progress_all();
+    for expected in [Some(0), None] {
+        let progress = block(stream.next()).expect("open");
+        assert!(matches!(progress, Delivery::Progress { id, revision: 1 } if id == expected));
+    }
+}
+
+#[test]
 fn who_starts_in_compacted_history_is_told() {
     let (_dir, store, mut writer) = store();
     for _ in 2..=9 {
@@ -239,7 +253,7 @@ fn the_pair_before_is_that_of_the_revision_before() {
         let Some(Delivery::Events { events, .. }) = block(stream.next()) else {
             panic!("events expected");
         };
-        let encoded = stream.encode(&events[0], true);
+        let encoded = store.event_with_prev(&events[0]);
         let event = mvccpb::Event::decode(encoded).expect("an event");
         before.push(event.prev_kv.map(|kv| (kv.mod_revision, kv.value)));
     }
@@ -405,6 +419,7 @@ fn random_watch(rng: &mut StdRng, current: i64) -> WatchOptions {
 }
 
 fn take(
+    store: &Store,
     stream: &WatchStream,
     followers: &mut BTreeMap<i64, Follower>,
     model: &Model,
@@ -422,7 +437,7 @@ fn take(
         Delivery::Events { id, events, .. } => {
             let follower = followers.get_mut(&id).expect("a known watcher");
             for event in events {
-                let encoded = stream.encode(&event, true);
+                let encoded = store.event_with_prev(&event);
                 let event = mvccpb::Event::decode(encoded).expect("an event");
                 let kv: KeyValue = event.kv.expect("a pair");
                 let deleted = event.r#type == EventType::Delete as i32;
@@ -444,7 +459,7 @@ fn take(
         }
         Delivery::Progress { revision, .. } => {
             for follower in followers.values().filter(|follower| !follower.over) {
-                assert!(follower.first <= revision);
+                assert!(follower.options.start_revision <= revision);
                 let told = |change: &&Change| follower.wants(change) && change.revision <= revision;
                 assert_eq!(
                     follower.got.len(),
@@ -512,7 +527,7 @@ fn one_history(seed: u64) {
             }),
             _ => {
                 let (stream, followers) = &mut streams[rng.random_range(0..2)];
-                take(stream, followers, &model, compacted);
+                take(&store, stream, followers, &model, compacted);
             }
         }
     }
@@ -533,11 +548,11 @@ fn one_history(seed: u64) {
 
 /// Reads until every watcher has what it should have.
 fn settle(
+    store: &Store,
     stream: &WatchStream,
     followers: &mut BTreeMap<i64, Follower>,
     model: &Model,
     compacted: i64,
-    current: i64,
 ) {
     let deadline = std::time::Instant::now() + DEADLINE;
     let expected = |follower: &Follower| -> Vec<Change> {
@@ -549,7 +564,7 @@ fn settle(
             .collect()
     };
     loop {
-        while take(stream, followers, model, compacted) {}
+        while take(store, stream, followers, model, compacted) {}
         let done = followers
             .values()
             .all(|f| f.over || f.got.len() >= expected(f).len());
@@ -563,7 +578,12 @@ fn settle(
         if follower.over {
             expected.truncate(follower.got.len());
         }
-        assert_eq!(follower.got.len(), expected.len(), "of {current} revisions");
+        assert_eq!(
+            follower.got.len(),
+            expected.len(),
+            "of {} revisions",
+            store.current_revision()
+        );
         for (got, expected) in follower.got.iter().zip(&expected) {
             let mut expected = expected.clone();
             if expected.prev.is_some() && got.prev.is_none() {

@@ -43,7 +43,7 @@ pub(crate) struct Watcher {
     pub(crate) keys: Keys,
     pub(crate) no_put: bool,
     pub(crate) no_delete: bool,
-    /// The first revision wanted.
+    /// The first revision asked for; zero if none was. Progress is told from there on.
     pub(crate) start: i64,
     /// The next revision needed, kept by whoever has the watcher; in the group it may be old.
     next: AtomicI64,
@@ -56,7 +56,7 @@ impl Watcher {
         (serial, id): (u64, i64),
         keys: Keys,
         (no_put, no_delete): (bool, bool),
-        start: i64,
+        (start, next): (i64, i64),
         outbox: Arc<Outbox>,
     ) -> Watcher {
         Watcher {
@@ -66,7 +66,7 @@ impl Watcher {
             no_put,
             no_delete,
             start,
-            next: AtomicI64::new(start),
+            next: AtomicI64::new(next),
             place: AtomicU8::new(Place::Synced as u8),
             outbox,
         }

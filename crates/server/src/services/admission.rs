@@ -19,8 +19,7 @@ use crate::core::Core;
 use crate::limits;
 
 /// Services of etcd that this version does not have.
-const UNBUILT: [&str; 5] = [
-    "/etcdserverpb.Watch/",
+const UNBUILT: [&str; 4] = [
     "/etcdserverpb.Lease/",
     "/etcdserverpb.Auth/",
     "/v3lockpb.Lock/",

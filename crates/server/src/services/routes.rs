@@ -6,6 +6,7 @@ use kvd_api::DESCRIPTORS;
 use kvd_api::pb::etcdserverpb::cluster_server::ClusterServer;
 use kvd_api::pb::etcdserverpb::kv_server::KvServer;
 use kvd_api::pb::etcdserverpb::maintenance_server::MaintenanceServer;
+use kvd_api::pb::etcdserverpb::watch_server::WatchServer;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
@@ -15,6 +16,7 @@ use crate::limits;
 use crate::services::cluster::ClusterService;
 use crate::services::kv::KvService;
 use crate::services::maintenance::MaintenanceService;
+use crate::services::watch::WatchService;
 
 /// The services of the member `core`, with gRPC health and reflection.
 ///
@@ -47,6 +49,11 @@ pub async fn client_routes(core: &Arc<Core>) -> Result<Routes> {
         .add_service(
             MaintenanceServer::new(MaintenanceService::new(Arc::clone(core)))
                 .max_decoding_message_size(limit),
+        )
+        .add_service(
+            WatchServer::new(WatchService::new(Arc::clone(core)))
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX),
         )
         .add_service(health)
         .add_service(reflection().build_v1().map_err(unreadable)?)
