@@ -20,7 +20,7 @@
 //! member is; [`compactor`] and [`quota`] keep the store small; [`error`] is the one place where an
 //! error of any crate becomes what a client sees.
 //!
-//! Not here: watch, leases, users and roles, changes of membership. Their RPCs answer
+//! Not here: leases, users and roles, changes of membership. Their RPCs answer
 //! UNIMPLEMENTED with their name (`services/unbuilt`).
 
 pub mod apply;
