@@ -25,6 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         // Holds the pairs in their stored encoding, so that a range is answered without decoding.
         .extern_path(".etcdserverpb.RangeResponse", "crate::wire::RangeResponse")
+        // Holds events in an encoding that all their watchers share.
+        .extern_path(".etcdserverpb.WatchResponse", "crate::wire::WatchResponse")
         .compile_fds(all)?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::pb::etcdserverpb::ResponseHeader;
-use crate::pb::mvccpb::KeyValue;
+use crate::pb::mvccpb::{Event, KeyValue};
 
 /// etcd's `RangeResponse` with every pair left in its encoding.
 ///
@@ -40,5 +40,51 @@ impl RangeResponse {
 
 impl prost::Name for RangeResponse {
     const NAME: &'static str = "RangeResponse";
+    const PACKAGE: &'static str = "etcdserverpb";
+}
+
+/// etcd's `WatchResponse` with every event left in its encoding, which all watchers share.
+#[derive(Clone, PartialEq, Message)]
+pub struct WatchResponse {
+    /// Who answered, and the store's revision.
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    /// The watcher; -1 when none was made, or all of the stream are meant.
+    #[prost(int64, tag = "2")]
+    pub watch_id: i64,
+    /// Answers a create request.
+    #[prost(bool, tag = "3")]
+    pub created: bool,
+    /// The watcher is over.
+    #[prost(bool, tag = "4")]
+    pub canceled: bool,
+    /// The compacted revision, when that is why the watcher is over.
+    #[prost(int64, tag = "5")]
+    pub compact_revision: i64,
+    /// Why the watcher is over, when it was not asked to be.
+    #[prost(string, tag = "6")]
+    pub cancel_reason: String,
+    /// The next response belongs to the same revisions.
+    #[prost(bool, tag = "7")]
+    pub fragment: bool,
+    /// Encoded [`Event`]s.
+    #[prost(bytes = "bytes", repeated, tag = "11")]
+    pub events: Vec<Bytes>,
+}
+
+impl WatchResponse {
+    /// Decodes the events.
+    ///
+    /// Errors: a [`prost::DecodeError`] when one is not a valid `Event`.
+    pub fn decode_events(&self) -> Result<Vec<Event>, prost::DecodeError> {
+        self.events
+            .iter()
+            .map(|event| Event::decode(event.clone()))
+            .collect()
+    }
+}
+
+impl prost::Name for WatchResponse {
+    const NAME: &'static str = "WatchResponse";
     const PACKAGE: &'static str = "etcdserverpb";
 }

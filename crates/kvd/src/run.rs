@@ -243,6 +243,7 @@ async fn stop(
     for serving in &mut clients {
         serving.stop_accepting().await;
     }
+    server.end_watches();
     if in_order {
         server.hand_over().await;
     }
@@ -322,6 +323,7 @@ fn config(settings: &Settings) -> Config {
             AutoCompaction::Periodic(period) => config::AutoCompaction::Periodic(period),
             AutoCompaction::Revision(keep) => config::AutoCompaction::Revision(keep),
         },
+        watch_progress_interval: settings.watch_progress_notify_interval,
         store,
         version: env!("CARGO_PKG_VERSION"),
     }

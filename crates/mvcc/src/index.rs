@@ -149,6 +149,11 @@ impl State {
         self.compacted = revision;
     }
 
+    /// The newest revision there is.
+    pub(crate) fn current(&self) -> i64 {
+        self.current
+    }
+
     /// The compacted revision, -1 when there is none.
     pub(crate) fn compacted(&self) -> i64 {
         self.compacted
@@ -225,6 +230,11 @@ impl Index {
     /// The compacted revision, -1 when there was no compaction.
     pub(crate) fn compacted(&self) -> i64 {
         self.compacted.load(Ordering::Acquire)
+    }
+
+    /// [`Self::compacted`], after an installation that is under way.
+    pub(crate) fn compacted_settled(&self) -> i64 {
+        self.state.read().compacted
     }
 
     /// Number of existing keys.

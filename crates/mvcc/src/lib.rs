@@ -56,6 +56,7 @@ mod snapshot;
 mod snapshot_file;
 mod store;
 mod tail;
+mod watch;
 mod write;
 
 pub use backend::schema::Table;
@@ -67,4 +68,5 @@ pub use read::{RangeOptions, RangeResult};
 pub use revision::Revision;
 pub use snapshot::SnapshotReader;
 pub use store::{Store, open};
+pub use watch::{Delivery, Event, WatchError, WatchOptions, WatchStats, WatchStream, Watching};
 pub use write::{PrevKv, WriteTxn, Writer};

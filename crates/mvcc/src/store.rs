@@ -24,6 +24,7 @@ use crate::read::{self, RangeOptions, RangeResult, View};
 use crate::records::Records;
 use crate::revision::{RevKey, Revision};
 use crate::snapshot::SnapshotReader;
+use crate::watch::{self, Event, Hub, WatchStats, WatchStream};
 use crate::write::Writer;
 
 /// Records read at once when all of them are.
@@ -39,23 +40,27 @@ pub(crate) struct Core {
     pub(crate) ledger: Ledger,
     pub(crate) queue: Queue,
     pub(crate) hashes: CompactionHashes,
+    pub(crate) hub: Hub,
     /// Held while the index is compacted, or asked what a hash has to keep.
     pub(crate) keep_gate: Mutex<()>,
     pub(crate) options: Options,
 }
 
-/// The core and its thread, which ends with the last handle.
+/// The core and its threads, which end with the last handle.
 pub(crate) struct Shared {
     pub(crate) core: Arc<Core>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Shared {
     fn close(&self) {
         self.core.queue.stop();
-        let thread = self.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the compaction thread panicked");
+        self.core.hub.stop();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if thread.join().is_err() {
+                tracing::error!(name, "a thread of the store panicked");
+            }
         }
         self.core.records.close();
     }
@@ -78,6 +83,7 @@ pub fn open(dir: &Path, options: Options) -> Result<(Store, Writer)> {
     let queue = Queue::default();
     queue.set_finished(state.compacted());
     let core = Arc::new(Core {
+        hub: Hub::new(state.current()),
         index: Index::new(state),
         records,
         ledger: Ledger::default(),
@@ -91,10 +97,13 @@ pub fn open(dir: &Path, options: Options) -> Result<(Store, Writer)> {
         core.index.begin_compaction(job.revision)?;
         core.queue.extend([job]);
     }
-    let thread = compaction::spawn(core.clone())?;
+    let threads = vec![
+        compaction::spawn(core.clone())?,
+        watch::spawn(core.clone())?,
+    ];
     let shared = Arc::new(Shared {
         core,
-        thread: Mutex::new(Some(thread)),
+        threads: Mutex::new(threads),
     });
     Ok((
         Store {
@@ -383,6 +392,26 @@ impl Store {
     /// block.
     pub fn wait_compacted(&self, revision: i64) {
         self.core().queue.wait(revision);
+    }
+
+    /// A new client's watchers: none yet. It does not keep the store open.
+    pub fn watch_stream(&self) -> WatchStream {
+        WatchStream::new(self.shared.core.clone())
+    }
+
+    /// `event` as `mvccpb.Event` with the pair before, unless that is compacted or there was none.
+    pub fn event_with_prev(&self, event: &Event) -> Bytes {
+        watch::encode_with_prev(self.core(), event)
+    }
+
+    /// How many watch, and how far they are.
+    pub fn watch_stats(&self) -> WatchStats {
+        self.core().hub.stats()
+    }
+
+    /// Ends all watch streams, those opened later too. Everything else goes on.
+    pub fn stop_watches(&self) {
+        self.core().hub.stop();
     }
 
     /// The fault that a background thread met. Nothing is written after it: stop the member.

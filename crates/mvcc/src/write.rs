@@ -144,7 +144,9 @@ impl Writer {
         let (state, unfinished) = store::restore(&core.records, &recovered.tables)?;
         core.ledger.replace(recovered.tables, recovered.position);
         core.queue.set_finished(state.compacted());
+        let current = state.current();
         core.index.replace(guard, state);
+        core.hub.reset(current);
         self.open = false;
         if let Some(job) = unfinished {
             core.index.begin_compaction(job.revision)?;
@@ -330,9 +332,11 @@ impl WriteTxn<'_> {
         if self.changed() {
             self.writer.open_unit();
             let core = &self.writer.shared.core;
-            core.records
-                .stage(std::mem::take(&mut self.records), Vec::new());
+            let records = std::mem::take(&mut self.records);
+            let watched = core.hub.is_listened_to().then(|| records.clone());
+            core.records.stage(records, Vec::new());
             core.index.publish(self.main);
+            core.hub.publish(self.main, watched);
         }
         current
     }

@@ -56,6 +56,8 @@ pub struct Config {
     pub txn_ops_max: usize,
     /// When history is compacted without being asked.
     pub auto_compaction: AutoCompaction,
+    /// Time between the progress notifications of a watcher.
+    pub watch_progress_interval: Duration,
     /// Settings of the store.
     pub store: kvd_mvcc::Options,
     /// Version of kvd, for logs and metrics.

@@ -332,13 +332,19 @@ impl Core {
         metrics
             .debugging_mvcc_compact_revision
             .set(self.store.compacted_revision());
+        let watches = self.store.watch_stats();
+        metrics.debugging_mvcc_watch_stream.set(watches.streams);
+        metrics.debugging_mvcc_watcher.set(watches.watchers);
+        metrics.debugging_mvcc_slow_watcher.set(watches.slow);
+        metrics.debugging_mvcc_pending_events.set(watches.pending);
         if let Some(version) = crate::apply::cluster_version(&self.store) {
             metrics.set_cluster_version(&version);
         }
     }
 
-    /// From now on new requests are refused with `server stopped`.
+    /// From now on new requests are refused with `server stopped`, and watch streams end with it.
     pub fn stop_accepting(&self) {
+        self.store.stop_watches();
         self.phase.store(STOPPING, Ordering::Release);
         self.end_streams();
     }

@@ -283,6 +283,7 @@ mod tests {
             request_bytes_max: 1 << 20,
             txn_ops_max: 128,
             auto_compaction: AutoCompaction::Off,
+            watch_progress_interval: crate::limits::WATCH_PROGRESS_INTERVAL,
             store: kvd_mvcc::Options::default(),
             version: "0",
         }

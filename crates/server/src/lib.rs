@@ -22,8 +22,8 @@
 //!
 //! [`lease`] is what a member does about leases besides applying them.
 //!
-//! Not here: watch, users and roles, changes of membership. Their RPCs answer
-//! UNIMPLEMENTED with their name (`services/unbuilt`).
+//! Not here: users and roles, changes of membership. Their RPCs answer
+//! UNIMPLEMENTED with their name (`services/admission`).
 
 pub mod apply;
 pub mod compactor;

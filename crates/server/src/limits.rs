@@ -55,6 +55,13 @@ pub const LEASE_APPLIED_WAIT: Duration = Duration::from_secs(1);
 pub const LEASE_REPLY_BYTES_MAX: usize = 1 << 30;
 /// How often the connection to the leader is probed, and how long a probe may take.
 pub const LEASE_PEER_KEEPALIVE: Duration = Duration::from_secs(1);
+/// Most watchers of one stream. etcd has no bound.
+pub const WATCHERS_PER_STREAM_MAX: usize = 1_000_000;
+/// Time between the progress notifications of a watcher. etcd:
+/// `--watch-progress-notify-interval`.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// Least time between them, whatever is asked for.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Longest time that requests under way may take when the member stops, before their connections
 /// are cut.
 pub const DRAIN_DEADLINE: Duration = Duration::from_millis(1_500);

@@ -199,6 +199,12 @@ impl Server {
         }
     }
 
+    /// Ends all watch streams, which would go on for as long as their clients like. Everything
+    /// else goes on.
+    pub fn end_watches(&self) {
+        self.core.store().stop_watches();
+    }
+
     /// Stops consensus, writes back what is only in memory and closes the files.
     ///
     /// Errors: when the log or the store could not be closed properly; nothing acknowledged is

@@ -15,7 +15,7 @@ use kvd_api::pb::etcdserverpb::*;
 use kvd_api::pb::mvccpb::KeyValue;
 use kvd_api::pb::v3electionpb::election_server::{Election, ElectionServer};
 use kvd_api::pb::v3electionpb::*;
-use kvd_api::wire::RangeResponse;
+use kvd_api::wire::{RangeResponse, WatchResponse};
 use kvd_gateway::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
 use prost::Message;
 use tokio_stream::StreamExt;

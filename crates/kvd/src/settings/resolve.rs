@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kvd_server::limits;
+
 use super::default_host::default_host;
 use super::types::{
     AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,
@@ -58,6 +60,10 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         quota_bytes: quota(read.int("quota-backend-bytes")),
         max_txn_ops: read.size("max-txn-ops"),
         max_request_bytes: request_bytes(read.uint("max-request-bytes"))?,
+        watch_progress_notify_interval: positive(read.duration("watch-progress-notify-interval")?)
+            .map_or(limits::WATCH_PROGRESS_INTERVAL, |interval| {
+                interval.max(limits::WATCH_PROGRESS_INTERVAL_MIN)
+            }),
         max_concurrent_streams: streams(read.uint("max-concurrent-streams")),
         keepalive_interval: positive(read.duration("grpc-keepalive-interval")?)
             .filter(|_| read.int_duration("grpc-keepalive-timeout") > 0),

@@ -51,6 +51,8 @@ pub struct Settings {
     pub max_txn_ops: usize,
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
+    /// `--watch-progress-notify-interval`, with its default and minimum.
+    pub watch_progress_notify_interval: Duration,
     /// `--max-concurrent-streams`, at least 1.
     pub max_concurrent_streams: u32,
     /// `--grpc-keepalive-interval`; `None` means no pings.

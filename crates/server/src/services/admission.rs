@@ -19,8 +19,7 @@ use crate::core::Core;
 use crate::limits;
 
 /// Services of etcd that this version does not have.
-const UNBUILT: [&str; 4] = [
-    "/etcdserverpb.Watch/",
+const UNBUILT: [&str; 3] = [
     "/etcdserverpb.Auth/",
     "/v3lockpb.Lock/",
     "/v3electionpb.Election/",

@@ -9,3 +9,4 @@ pub mod maintenance;
 mod range_stream;
 pub mod routes;
 pub mod validate;
+pub mod watch;

@@ -16,6 +16,7 @@ use kvd_api::pb::etcdserverpb::cluster_server::ClusterServer;
 use kvd_api::pb::etcdserverpb::kv_server::KvServer;
 use kvd_api::pb::etcdserverpb::lease_server::LeaseServer;
 use kvd_api::pb::etcdserverpb::maintenance_server::MaintenanceServer;
+use kvd_api::pb::etcdserverpb::watch_server::WatchServer;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -28,6 +29,7 @@ use crate::services::cluster::ClusterService;
 use crate::services::kv::KvService;
 use crate::services::lease::LeaseService;
 use crate::services::maintenance::MaintenanceService;
+use crate::services::watch::WatchService;
 
 /// What the paths of KV begin with.
 const KV_PREFIX: &str = "/etcdserverpb.KV/";
@@ -91,6 +93,11 @@ pub async fn client_routes(core: &Arc<Core>) -> Result<ClientRoutes> {
         .add_service(
             MaintenanceServer::new(MaintenanceService::new(Arc::clone(core)))
                 .max_decoding_message_size(limit),
+        )
+        .add_service(
+            WatchServer::new(WatchService::new(Arc::clone(core)))
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX),
         )
         .add_service(health)
         .add_service(reflection().build_v1().map_err(unreadable)?)

@@ -1,0 +1,427 @@
+//! etcd's Watch service: any number of watchers on one stream.
+//!
+//! ```text
+//!  requests ─► create, cancel, progress ─┐
+//!  store's WatchStream ─► deliveries ────┼─► ready ─► the client, as it has room
+//!  timers ─► progress, lost leader ──────┘
+//! ```
+//!
+//! Everything of a stream happens when the connection asks for its next response, so that a client
+//! that does not read holds up nobody: its deliveries wait in the store's bounded outbox. A created
+//! response is ready before any event of its watcher is taken from there.
+//!
+//! Source: etcd `server/etcdserver/api/v3rpc/{watch,interceptor}.go`.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use kvd_api::error::WireError;
+use kvd_api::pb::etcdserverpb::watch_create_request::FilterType;
+use kvd_api::pb::etcdserverpb::watch_request::RequestUnion;
+use kvd_api::pb::etcdserverpb::watch_server::Watch;
+use kvd_api::pb::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use kvd_api::wire::WatchResponse;
+use kvd_mvcc::{Delivery, Event, WatchOptions, WatchStream};
+use prost::Message;
+use prost::encoding::encoded_len_varint;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::kv::off_thread;
+use crate::core::Core;
+use crate::limits;
+
+/// The watch ID of a response that is for no single watcher.
+const NO_WATCHER: i64 = -1;
+/// Election timeouts without a leader after which a stream that asked for one ends.
+const NO_LEADER_MAX: u32 = 3;
+/// Events whose pairs before are looked up on the thread of the connection.
+const INLINE_LOOK_UPS: usize = 16;
+
+/// The responses of one stream.
+pub type ResponseStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+/// The service.
+#[derive(Clone)]
+pub struct WatchService {
+    core: Arc<Core>,
+}
+
+impl WatchService {
+    /// The service of the member `core`.
+    pub fn new(core: Arc<Core>) -> WatchService {
+        WatchService { core }
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for WatchService {
+    type WatchStream = ResponseStream;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<ResponseStream>, Status> {
+        let wants_leader = request
+            .metadata()
+            .get("hasleader")
+            .is_some_and(|value| value == "true");
+        let session = Session::new(Arc::clone(&self.core), request.into_inner(), wants_leader);
+        let responses = stream::unfold(Some(session), |session| async move {
+            let mut session = session?;
+            match session.next().await {
+                Ok(response) => Some((Ok(response), Some(session))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+/// How a watcher wants its events.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    prev_kv: bool,
+    fragment: bool,
+    /// Whether the next period's end is told; none if no period's is.
+    progress: Option<bool>,
+}
+
+/// One client's stream.
+struct Session {
+    core: Arc<Core>,
+    watches: WatchStream,
+    requests: Streaming<WatchRequest>,
+    /// The client has said all it has to say.
+    requests_ended: bool,
+    wishes: HashMap<i64, Wish>,
+    /// Responses that are made and not yet taken.
+    ready: VecDeque<WatchResponse>,
+    progress: Interval,
+    leader: Option<LeaderCheck>,
+}
+
+/// What happened to a session.
+enum Happened {
+    Request(Result<Option<WatchRequest>, Status>),
+    Delivery(Option<Delivery>),
+    Progress,
+    LeaderLost,
+}
+
+impl Session {
+    fn new(core: Arc<Core>, requests: Streaming<WatchRequest>, wants_leader: bool) -> Session {
+        let period = core.config().watch_progress_interval;
+        Session {
+            watches: core.store().watch_stream(),
+            requests,
+            requests_ended: false,
+            wishes: HashMap::new(),
+            ready: VecDeque::new(),
+            progress: every(period + jitter(&core, period)),
+            leader: wants_leader.then(|| LeaderCheck::new(core.config().election_timeout)),
+            core,
+        }
+    }
+
+    /// Waits for the next response; an error ends the stream.
+    async fn next(&mut self) -> Result<WatchResponse, Status> {
+        loop {
+            if let Some(response) = self.ready.pop_front() {
+                return Ok(response);
+            }
+            match self.happens().await {
+                Happened::Request(Ok(Some(request))) => self.request(request),
+                // The client may still want to hear.
+                Happened::Request(Ok(None)) => self.requests_ended = true,
+                Happened::Request(Err(status)) if status.code() == Code::Cancelled => {
+                    return Err(WireError::WatchCanceled.into());
+                }
+                Happened::Request(Err(status)) => return Err(status),
+                Happened::Delivery(Some(delivery)) => self.delivery(delivery).await?,
+                Happened::Delivery(None) => return Err(WireError::ServerStopped.into()),
+                Happened::Progress => self.tell_progress(),
+                Happened::LeaderLost => return Err(WireError::NoLeader.into()),
+            }
+        }
+    }
+
+    /// Waits for whatever comes first. Nothing is lost when the future is dropped.
+    async fn happens(&mut self) -> Happened {
+        let leader_lost = async {
+            match &mut self.leader {
+                Some(check) => check.lost(&self.core).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            request = self.requests.message(), if !self.requests_ended => {
+                Happened::Request(request)
+            }
+            delivery = self.watches.next() => Happened::Delivery(delivery),
+            _ = self.progress.tick() => Happened::Progress,
+            () = leader_lost => Happened::LeaderLost,
+        }
+    }
+
+    fn request(&mut self, request: WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => {
+                let response = self.create(create);
+                self.ready.push_back(response);
+            }
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                if self.watches.cancel(cancel.watch_id) {
+                    self.wishes.remove(&cancel.watch_id);
+                    self.ready.push_back(WatchResponse {
+                        watch_id: cancel.watch_id,
+                        canceled: true,
+                        ..self.response(self.core.store().current_revision())
+                    });
+                }
+            }
+            Some(RequestUnion::ProgressRequest(_)) => self.watches.request_progress_all(),
+            None => tracing::debug!("a watch request that asks for nothing known"),
+        }
+    }
+
+    fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
+        if request.start_revision < 0 {
+            return self.refuse(WireError::Compacted.to_string());
+        }
+        if self.watches.len() >= limits::WATCHERS_PER_STREAM_MAX {
+            let most = limits::WATCHERS_PER_STREAM_MAX;
+            return self.refuse(format!("kvd: a stream may have {most} watchers at most"));
+        }
+        let filters = |filter| request.filters.contains(&(filter as i32));
+        let options = WatchOptions {
+            start_revision: request.start_revision,
+            id: request.watch_id,
+            no_put: filters(FilterType::Noput),
+            no_delete: filters(FilterType::Nodelete),
+            // The smallest key there is.
+            key: if request.key.is_empty() {
+                Bytes::from_static(b"\0")
+            } else {
+                request.key
+            },
+            range_end: request.range_end,
+        };
+        match self.watches.watch(options) {
+            Ok(made) => {
+                let wish = Wish {
+                    prev_kv: request.prev_kv,
+                    fragment: request.fragment,
+                    progress: request.progress_notify.then_some(true),
+                };
+                self.wishes.insert(made.id, wish);
+                WatchResponse {
+                    watch_id: made.id,
+                    created: true,
+                    ..self.response(made.revision)
+                }
+            }
+            Err(error) => self.refuse(error.to_string()),
+        }
+    }
+
+    fn refuse(&self, cancel_reason: String) -> WatchResponse {
+        WatchResponse {
+            watch_id: NO_WATCHER,
+            created: true,
+            canceled: true,
+            cancel_reason,
+            ..self.response(self.core.store().current_revision())
+        }
+    }
+
+    async fn delivery(&mut self, delivery: Delivery) -> Result<(), Status> {
+        match delivery {
+            Delivery::Events {
+                id,
+                revision,
+                events,
+            } => self.events(id, revision, events).await,
+            Delivery::Compacted {
+                id,
+                compact_revision,
+            } => {
+                self.ready.push_back(WatchResponse {
+                    watch_id: id,
+                    canceled: true,
+                    compact_revision,
+                    ..self.response(0)
+                });
+                Ok(())
+            }
+            Delivery::Progress { id, revision } => {
+                self.ready.push_back(WatchResponse {
+                    watch_id: id.unwrap_or(NO_WATCHER),
+                    ..self.response(revision)
+                });
+                Ok(())
+            }
+        }
+    }
+
+    async fn events(
+        &mut self,
+        id: i64,
+        revision: i64,
+        events: Vec<Arc<Event>>,
+    ) -> Result<(), Status> {
+        let Some(wish) = self.wishes.get_mut(&id) else {
+            return Ok(());
+        };
+        wish.progress = wish.progress.map(|_| false);
+        let (prev_kv, fragment) = (wish.prev_kv, wish.fragment);
+        self.core
+            .metrics()
+            .debugging_mvcc_events
+            .inc_by(events.len() as u64);
+        let store = self.core.store();
+        let encoded = if !prev_kv {
+            events.iter().map(|event| event.encoded()).collect()
+        } else if events.len() <= INLINE_LOOK_UPS {
+            let encode = |event: &Arc<Event>| store.event_with_prev(event);
+            events.iter().map(encode).collect()
+        } else {
+            off_thread(store, move |store| {
+                let encode = |event: &Arc<Event>| store.event_with_prev(event);
+                Ok(events.iter().map(encode).collect())
+            })
+            .await?
+        };
+        let response = WatchResponse {
+            watch_id: id,
+            ..self.response(revision)
+        };
+        if fragment {
+            let limit = self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
+            self.ready.extend(fragments(response, encoded, limit));
+        } else {
+            self.ready.push_back(WatchResponse {
+                events: encoded,
+                ..response
+            });
+        }
+        Ok(())
+    }
+
+    /// Has every watcher that wants it told how far it is, unless it had events in this period.
+    fn tell_progress(&mut self) {
+        for (id, wish) in &mut self.wishes {
+            if wish.progress == Some(true) {
+                self.watches.request_progress(*id);
+            }
+            wish.progress = wish.progress.map(|_| true);
+        }
+    }
+
+    fn response(&self, revision: i64) -> WatchResponse {
+        WatchResponse {
+            header: Some(self.core.header(revision)),
+            ..WatchResponse::default()
+        }
+    }
+}
+
+/// Cuts a response into parts below `limit` bytes, as far as single events allow.
+fn fragments(empty: WatchResponse, events: Vec<Bytes>, limit: usize) -> Vec<WatchResponse> {
+    let overhead = WatchResponse {
+        fragment: true,
+        ..empty.clone()
+    }
+    .encoded_len();
+    let mut parts = vec![empty.clone()];
+    let mut bytes = overhead;
+    for event in events {
+        let size = 1 + encoded_len_varint(event.len() as u64) + event.len();
+        if let Some(last) = parts.last_mut()
+            && !last.events.is_empty()
+            && bytes + size >= limit
+        {
+            last.fragment = true;
+            parts.push(empty.clone());
+            bytes = overhead;
+        }
+        bytes += size;
+        if let Some(last) = parts.last_mut() {
+            last.events.push(event);
+        }
+    }
+    parts
+}
+
+/// Counts the election timeouts without a leader.
+struct LeaderCheck {
+    ticks: Interval,
+    missed: u32,
+}
+
+impl LeaderCheck {
+    fn new(election_timeout: Duration) -> LeaderCheck {
+        LeaderCheck {
+            ticks: every(election_timeout),
+            missed: 0,
+        }
+    }
+
+    /// Resolves when there has been no leader for too long.
+    async fn lost(&mut self, core: &Core) {
+        while self.missed < NO_LEADER_MAX {
+            self.ticks.tick().await;
+            self.missed = if core.leader() == 0 {
+                self.missed + 1
+            } else {
+                0
+            };
+        }
+    }
+}
+
+/// Ticks once in a period, for the first time at its end.
+fn every(period: Duration) -> Interval {
+    let period = period.max(Duration::from_millis(1));
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Up to a tenth of the period, so that not all streams tell their progress at once.
+fn jitter(core: &Core, period: Duration) -> Duration {
+    let streams = core.store().watch_stats().streams.unsigned_abs();
+    // Neighbours in the order of their opening are far apart.
+    let part = streams.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    period.mul_f64(part as f64 / f64::from(1 << 16) / 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_stay_below_the_limit() {
+        let empty = WatchResponse {
+            watch_id: 7,
+            ..WatchResponse::default()
+        };
+        let events: Vec<Bytes> = [10, 10, 10, 100, 10]
+            .map(|size| Bytes::from(vec![0; size]))
+            .to_vec();
+        let parts = fragments(empty.clone(), events.clone(), 32);
+        let sizes: Vec<usize> = parts.iter().map(|part| part.events.len()).collect();
+        assert_eq!(sizes, [2, 1, 1, 1]);
+        let marks: Vec<bool> = parts.iter().map(|part| part.fragment).collect();
+        assert_eq!(marks, [true, true, true, false]);
+        for part in parts.iter().filter(|part| part.events.len() > 1) {
+            assert!(part.encoded_len() < 32);
+        }
+        let whole = fragments(empty, events, 1 << 20);
+        assert_eq!((whole.len(), whole[0].fragment), (1, false));
+    }
+}
