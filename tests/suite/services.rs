@@ -22,13 +22,19 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// What this version has. Everything else of etcd's API must say that it is not there.
-const BUILT: [&str; 12] = [
+const BUILT: [&str; 18] = [
     "etcdserverpb.KV/Range",
     "etcdserverpb.KV/RangeStream",
     "etcdserverpb.KV/Put",
     "etcdserverpb.KV/DeleteRange",
     "etcdserverpb.KV/Txn",
     "etcdserverpb.KV/Compact",
+    "etcdserverpb.Watch/Watch",
+    "etcdserverpb.Lease/LeaseGrant",
+    "etcdserverpb.Lease/LeaseRevoke",
+    "etcdserverpb.Lease/LeaseKeepAlive",
+    "etcdserverpb.Lease/LeaseTimeToLive",
+    "etcdserverpb.Lease/LeaseLeases",
     "etcdserverpb.Cluster/MemberList",
     "etcdserverpb.Maintenance/Alarm",
     "etcdserverpb.Maintenance/Status",
@@ -80,6 +86,10 @@ async fn every_rpc_that_is_not_built_says_so_by_name() -> Result<()> {
     }
     let mut unbuilt = 0;
     for rpc in &rpcs {
+        if *rpc == "etcdserverpb.Watch/Watch" {
+            // It stays open; its own suite shows that it is built.
+            continue;
+        }
         let answer = call(&channel, rpc).await;
         if BUILT.contains(&rpc.as_str()) {
             let code = answer.err().map(|status| status.code());
@@ -94,8 +104,8 @@ async fn every_rpc_that_is_not_built_says_so_by_name() -> Result<()> {
         );
         unbuilt += 1;
     }
-    // Watch, five of Lease, 17 of Auth, and so on: the list itself must not shrink by accident.
-    ensure!(unbuilt > 30, "only {unbuilt} of {}", rpcs.len());
+    // 17 of Auth, and so on: the list itself must not shrink by accident.
+    ensure!(unbuilt > 25, "only {unbuilt} of {}", rpcs.len());
     Ok(())
 }
 
