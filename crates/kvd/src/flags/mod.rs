@@ -1,7 +1,7 @@
 //! Flags and environment variables.
 //!
 //! [`table`] holds one row a flag; [`value`] checks a value's text by its kind; [`parse`] reads
-//! the command line; [`env`] the environment; [`help`] prints.
+//! the command line; [`mod@env`] the environment; [`help`] prints.
 //!
 //! The parser is written by hand rather than taken from clap, because etcd's command line follows
 //! Go's `flag` package and scripts lean on that: `-name` and `--name` are the same flag, a boolean
