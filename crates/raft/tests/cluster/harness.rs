@@ -22,7 +22,7 @@ pub(crate) const CLUSTER_ID: u64 = 0xc1;
 /// Long enough for a machine that is busy with other things.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(40);
-pub(crate) const ELECTION: Duration = Duration::from_millis(400);
+pub(crate) const ELECTION: Duration = Duration::from_millis(1000);
 
 /// Waits until `condition` yields something.
 #[track_caller]
