@@ -7,10 +7,8 @@
 //! ```
 //!
 //! The batcher takes whatever waits, up to a number of commands and bytes, frames it once and
-//! proposes it as one entry. When none is under way, it does not linger. Else a small batch waits
-//! for those under way, but not for long: an entry has its price whatever its size, and the log's
-//! next sync waits for the one under way in any case. So batches grow with the load, and over
-//! slow links there are still many under way.
+//! proposes it as one entry. It does not linger: under load the queue fills while entries are
+//! under way, because only so many may be, and that makes the batches large.
 //!
 //! An entry that may have been appended is never proposed again. Either it is applied, and the
 //! state machine answers, or its request ids go to [`Options::on_failed`](crate::Options).
@@ -24,7 +22,7 @@ use bytes::Bytes;
 use kvd_api::pb::kvdpeerpb as pb;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -44,13 +42,6 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 /// How long a batch waits that could not be sent to the leader.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
-/// So many commands, or bytes of them, do not wait for the batches under way.
-const AMPLE_COMMANDS: usize = 256;
-const AMPLE_BYTES: usize = 64 << 10;
-
-/// How long a small batch waits for those under way.
-const PATIENCE: Duration = Duration::from_millis(4);
-
 struct Proposal {
     request_id: u64,
     command: Bytes,
@@ -63,15 +54,12 @@ pub(crate) struct Proposer {
     queue: mpsc::UnboundedSender<Proposal>,
     waiting: Arc<AtomicUsize>,
     waiting_max: usize,
-    /// Told when [`AMPLE_COMMANDS`] wait.
-    ample: Arc<Notify>,
 }
 
 impl Proposer {
     /// Puts a command into the queue. Never waits.
     pub(crate) fn propose(&self, request_id: u64, command: Bytes, deadline: Instant) -> Result<()> {
-        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if waiting >= self.waiting_max {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(Error::Overloaded);
         }
@@ -82,11 +70,7 @@ impl Proposer {
         };
         self.queue
             .send(proposal)
-            .map_err(|_| Error::Stopped { fault: None })?;
-        if waiting + 1 == AMPLE_COMMANDS {
-            self.ample.notify_one();
-        }
-        Ok(())
+            .map_err(|_| Error::Stopped { fault: None })
     }
 }
 
@@ -108,7 +92,6 @@ pub(crate) struct Batcher {
     /// Taken from the queue but not yet in a batch.
     drained: VecDeque<Proposal>,
     slots: Arc<Semaphore>,
-    ample: Arc<Notify>,
     refused: mpsc::UnboundedReceiver<Batch>,
     refuse: mpsc::UnboundedSender<Batch>,
     status: watch::Receiver<Status>,
@@ -128,7 +111,6 @@ impl Queue {
             queue,
             waiting,
             waiting_max: options.queue_max,
-            ample: Arc::new(Notify::new()),
         };
         Queue { proposer, receiver }
     }
@@ -141,7 +123,6 @@ impl Batcher {
         let mut batcher = Batcher {
             queue: queue.receiver,
             waiting: queue.proposer.waiting,
-            ample: queue.proposer.ample,
             drained: VecDeque::new(),
             slots: Arc::new(Semaphore::new(core.options.inflight_max)),
             refused,
@@ -173,8 +154,8 @@ impl Batcher {
     /// Waits for proposals and takes what is there, or a batch that was refused meanwhile.
     async fn fill(&mut self, slot: OwnedSemaphorePermit) -> Option<Batch> {
         let most = self.core.options.batch_commands_max;
+        let mut taken = Vec::new();
         if self.drained.is_empty() {
-            let mut taken = Vec::new();
             tokio::select! {
                 biased;
                 Some(batch) = self.refused.recv() => return Some(batch),
@@ -183,30 +164,16 @@ impl Batcher {
                     std::future::pending::<()>().await;
                 },
             }
-            self.drained.extend(taken);
-        }
-        if !self.is_ample() {
-            let others = u32::try_from(self.core.options.inflight_max - 1).unwrap_or(u32::MAX);
-            tokio::select! {
-                biased;
-                Some(batch) = self.refused.recv() => return Some(batch),
-                _free = self.slots.acquire_many(others) => {}
-                () = self.ample.notified() => {}
-                () = tokio::time::sleep(PATIENCE) => {}
+        } else {
+            while self.drained.len() + taken.len() < most {
+                let Ok(proposal) = self.queue.try_recv() else {
+                    break;
+                };
+                taken.push(proposal);
             }
         }
-        while self.drained.len() < most
-            && let Ok(proposal) = self.queue.try_recv()
-        {
-            self.drained.push_back(proposal);
-        }
+        self.drained.extend(taken);
         self.frame(slot)
-    }
-
-    /// Whether what waits need not wait for the batches under way.
-    fn is_ample(&self) -> bool {
-        let bytes = || self.drained.iter().map(|p| p.command.len()).sum::<usize>();
-        self.waiting.load(Ordering::Relaxed) >= AMPLE_COMMANDS || bytes() >= AMPLE_BYTES
     }
 
     /// Frames what was drained into one batch, leaving out what nobody waits for any more.
