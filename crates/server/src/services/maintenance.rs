@@ -13,13 +13,13 @@ use kvd_api::pb::etcdserverpb::{
     StatusRequest, StatusResponse,
 };
 use kvd_api::pb::kvdcommandpb::command;
-use kvd_mvcc::Store;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use crate::apply::Applied;
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::services::kv::off_thread;
 
 /// The version of the stored content that etcd would report for what we hold.
 pub const STORAGE_VERSION: &str = "3.7.0";
@@ -34,17 +34,6 @@ impl MaintenanceService {
     /// The service of the member `core`.
     pub fn new(core: Arc<Core>) -> MaintenanceService {
         MaintenanceService { core }
-    }
-
-    async fn read_store<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(Store) -> kvd_mvcc::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let store = self.core.store().clone();
-        match tokio::task::spawn_blocking(move || read(store)).await {
-            Ok(result) => Ok(result?),
-            Err(error) => Err(Error::Internal(format!("a read did not finish: {error}"))),
-        }
     }
 
     async fn change_alarm(&self, request: AlarmRequest) -> Result<AlarmResponse> {
@@ -134,7 +123,7 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let hash = self.read_store(|store| store.hash()).await?;
+        let hash = off_thread(self.core.store(), |store| Ok(store.hash()?)).await?;
         let header = self.core.header(self.core.store().current_revision());
         Ok(Response::new(HashResponse {
             header: Some(header),
@@ -147,9 +136,8 @@ impl Maintenance for MaintenanceService {
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
         let revision = request.into_inner().revision;
-        let hashed = self
-            .read_store(move |store| store.hash_kv(revision))
-            .await?;
+        let hashed =
+            off_thread(self.core.store(), move |store| Ok(store.hash_kv(revision)?)).await?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.core.header(hashed.current_revision)),
             hash: hashed.hash,
