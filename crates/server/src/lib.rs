@@ -36,6 +36,7 @@ mod lanes;
 pub mod lease;
 pub mod limits;
 pub mod metrics;
+pub mod peer_info;
 pub mod quota;
 pub mod server;
 pub mod services;
