@@ -1,10 +1,11 @@
 # What people and CI run. `make verify` only reads; `make fix` writes.
 
 CARGO ?= cargo
+PYTHON ?= python3
 SEED ?=
 TEST_ARGS ?=
 
-.PHONY: build test verify fix tidy doc foreign compare sim cluster clean-cluster
+.PHONY: build test verify fix tidy manifests doc foreign compare sim cluster clean-cluster
 
 build:
 	$(CARGO) build --release -p kvd -p kvctl
@@ -23,6 +24,11 @@ verify: tidy
 tidy:
 	.ci/tidy
 	@if command -v typos >/dev/null; then typos; else echo "typos is missing: pip install typos"; fi
+
+# deploy/: wants kubectl or kustomize, and the Python packages of .ci/manifests.txt.
+manifests:
+	$(PYTHON) .ci/manifests --self-test
+	$(PYTHON) .ci/manifests
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
