@@ -167,6 +167,14 @@ wire_errors! {
     TimeoutLeaderTransfer => Unknown, "etcdserver: request timed out, leader transfer took too long";
     /// Raised by: bad downgrade action.
     UnknownMethod => Unknown, "etcdserver: unknown method";
+    /// Raised by: a lock whose key is gone when its turn comes.
+    MutexSessionExpired => Unknown, "mutex: session is expired";
+    /// Raised by: Election.Leader of an election without candidates.
+    ElectionNoLeader => Unknown, "election: no leader";
+    /// Raised by: Election.Proclaim by who does not lead; a campaign whose key is gone.
+    ElectionNotLeader => Unknown, "election: not leader";
+    /// Raised by: Election.Proclaim and Resign without `leader`.
+    ElectionLeaderMissing => Unknown, "\"leader\" field must be provided";
     /// Raised by: RangeStream with an explicit order.
     RangeStreamSort => Unimplemented, "RangeStream does not support custom sort orders";
     /// Raised by: RangeStream with a revision filter.
@@ -200,6 +208,11 @@ pub fn internal(text: impl Into<String>) -> Status {
 /// An answer with code Unknown, which etcd uses for errors outside its table.
 pub fn unknown(text: impl Into<String>) -> Status {
     Status::unknown(text)
+}
+
+/// A request whose own deadline passed while the server worked on it.
+pub fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
 }
 
 /// A peer that is not, or no longer, one this member talks to: another cluster's, or one that

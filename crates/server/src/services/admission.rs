@@ -19,11 +19,10 @@ use crate::core::Core;
 use crate::limits;
 
 /// Services of etcd that this version does not have.
-const UNBUILT: [&str; 3] = [
-    "/etcdserverpb.Auth/",
-    "/v3lockpb.Lock/",
-    "/v3electionpb.Election/",
-];
+const UNBUILT: [&str; 1] = ["/etcdserverpb.Auth/"];
+
+/// What the paths of etcd's services begin with.
+const ETCD: [&str; 3] = ["/etcdserverpb.", "/v3lockpb.", "/v3electionpb."];
 
 /// What a member without a vote answers. A Range must also be serializable, which its handler
 /// checks.
@@ -81,7 +80,7 @@ impl<S> Admission<S> {
         {
             return Some(WireError::NoLeader.into());
         }
-        let is_etcd = path.starts_with("/etcdserverpb.");
+        let is_etcd = ETCD.iter().any(|prefix| path.starts_with(prefix));
         if is_etcd && self.core.is_learner() && !LEARNER_MAY.contains(&path) {
             return Some(WireError::NotSupportedForLearner.into());
         }

@@ -17,6 +17,7 @@ use kvd_api::pb::etcdserverpb::{
 use kvd_api::pb::kvdcommandpb::command;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::leader_check::{self, LeaderCheck};
 use crate::apply::Applied;
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -30,8 +31,7 @@ pub struct LeaseService {
 }
 
 /// The replies of a keep-alive stream.
-pub type KeepAlives =
-    Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + 'static>>;
+pub type KeepAlives = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
 impl LeaseService {
     /// The service of the member `core`.
@@ -147,6 +147,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
+        let leader = LeaderCheck::wanted(&self.core, request.metadata());
         let state = Some((Arc::clone(&self.core), request.into_inner()));
         // An error is the last item: the client opens another stream.
         let replies = stream::unfold(state, |state| async move {
@@ -163,7 +164,8 @@ impl Lease for LeaseService {
                 Err(error) => Some((Err(error.into()), None)),
             }
         });
-        Ok(Response::new(Box::pin(replies)))
+        let replies = leader_check::guard(leader, Box::pin(replies));
+        Ok(Response::new(replies))
     }
 
     async fn lease_time_to_live(

@@ -2,10 +2,15 @@
 
 pub mod admission;
 pub mod cluster;
+pub mod election;
 pub mod header;
 pub mod kv;
+mod leader_check;
 pub mod lease;
+pub mod lock;
 pub mod maintenance;
+mod on_behalf;
+mod queue;
 mod range_stream;
 pub mod routes;
 pub mod validate;

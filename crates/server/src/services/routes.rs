@@ -17,6 +17,8 @@ use kvd_api::pb::etcdserverpb::kv_server::KvServer;
 use kvd_api::pb::etcdserverpb::lease_server::LeaseServer;
 use kvd_api::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use kvd_api::pb::etcdserverpb::watch_server::WatchServer;
+use kvd_api::pb::v3electionpb::election_server::ElectionServer;
+use kvd_api::pb::v3lockpb::lock_server::LockServer;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -26,8 +28,10 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::services::cluster::ClusterService;
+use crate::services::election::ElectionService;
 use crate::services::kv::KvService;
 use crate::services::lease::LeaseService;
+use crate::services::lock::LockService;
 use crate::services::maintenance::MaintenanceService;
 use crate::services::watch::WatchService;
 
@@ -98,6 +102,13 @@ pub async fn client_routes(core: &Arc<Core>) -> Result<ClientRoutes> {
             WatchServer::new(WatchService::new(Arc::clone(core)))
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(usize::MAX),
+        )
+        .add_service(
+            LockServer::new(LockService::new(Arc::clone(core))).max_decoding_message_size(limit),
+        )
+        .add_service(
+            ElectionServer::new(ElectionService::new(Arc::clone(core)))
+                .max_decoding_message_size(limit),
         )
         .add_service(health)
         .add_service(reflection().build_v1().map_err(unreadable)?)

@@ -28,17 +28,16 @@ use kvd_api::wire::WatchResponse;
 use kvd_mvcc::{Delivery, Event, WatchOptions, WatchStream};
 use prost::Message;
 use prost::encoding::encoded_len_varint;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::Interval;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::kv::off_thread;
+use super::leader_check::{self, LeaderCheck, every};
 use crate::core::Core;
 use crate::limits;
 
 /// The watch ID of a response that is for no single watcher.
 const NO_WATCHER: i64 = -1;
-/// Election timeouts without a leader after which a stream that asked for one ends.
-const NO_LEADER_MAX: u32 = 3;
 /// Events whose pairs before are looked up on the thread of the connection.
 const INLINE_LOOK_UPS: usize = 16;
 
@@ -66,11 +65,8 @@ impl Watch for WatchService {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<ResponseStream>, Status> {
-        let wants_leader = request
-            .metadata()
-            .get("hasleader")
-            .is_some_and(|value| value == "true");
-        let session = Session::new(Arc::clone(&self.core), request.into_inner(), wants_leader);
+        let leader = LeaderCheck::wanted(&self.core, request.metadata());
+        let session = Session::new(Arc::clone(&self.core), request.into_inner(), leader);
         let responses = stream::unfold(Some(session), |session| async move {
             let mut session = session?;
             match session.next().await {
@@ -114,7 +110,11 @@ enum Happened {
 }
 
 impl Session {
-    fn new(core: Arc<Core>, requests: Streaming<WatchRequest>, wants_leader: bool) -> Session {
+    fn new(
+        core: Arc<Core>,
+        requests: Streaming<WatchRequest>,
+        leader: Option<LeaderCheck>,
+    ) -> Session {
         let period = core.config().watch_progress_interval;
         Session {
             watches: core.store().watch_stream(),
@@ -123,7 +123,7 @@ impl Session {
             wishes: HashMap::new(),
             ready: VecDeque::new(),
             progress: every(period + jitter(&core, period)),
-            leader: wants_leader.then(|| LeaderCheck::new(core.config().election_timeout)),
+            leader,
             core,
         }
     }
@@ -152,12 +152,7 @@ impl Session {
 
     /// Waits for whatever comes first. Nothing is lost when the future is dropped.
     async fn happens(&mut self) -> Happened {
-        let leader_lost = async {
-            match &mut self.leader {
-                Some(check) => check.lost(&self.core).await,
-                None => std::future::pending().await,
-            }
-        };
+        let leader_lost = leader_check::lost(&mut self.leader);
         tokio::select! {
             request = self.requests.message(), if !self.requests_ended => {
                 Happened::Request(request)
@@ -355,41 +350,6 @@ fn fragments(empty: WatchResponse, events: Vec<Bytes>, limit: usize) -> Vec<Watc
         }
     }
     parts
-}
-
-/// Counts the election timeouts without a leader.
-struct LeaderCheck {
-    ticks: Interval,
-    missed: u32,
-}
-
-impl LeaderCheck {
-    fn new(election_timeout: Duration) -> LeaderCheck {
-        LeaderCheck {
-            ticks: every(election_timeout),
-            missed: 0,
-        }
-    }
-
-    /// Resolves when there has been no leader for too long.
-    async fn lost(&mut self, core: &Core) {
-        while self.missed < NO_LEADER_MAX {
-            self.ticks.tick().await;
-            self.missed = if core.leader() == 0 {
-                self.missed + 1
-            } else {
-                0
-            };
-        }
-    }
-}
-
-/// Ticks once in a period, for the first time at its end.
-fn every(period: Duration) -> Interval {
-    let period = period.max(Duration::from_millis(1));
-    let mut ticks = interval_at(Instant::now() + period, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
 
 /// Up to a tenth of the period, so that not all streams tell their progress at once.
