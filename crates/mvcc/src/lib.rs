@@ -68,5 +68,7 @@ pub use read::{RangeOptions, RangeResult};
 pub use revision::Revision;
 pub use snapshot::SnapshotReader;
 pub use store::{Store, open};
-pub use watch::{Delivery, Event, WatchError, WatchOptions, WatchStats, WatchStream, Watching};
+pub use watch::{
+    Delivery, Event, WatchError, WatchLag, WatchOptions, WatchStats, WatchStream, Watching,
+};
 pub use write::{PrevKv, WriteTxn, Writer};

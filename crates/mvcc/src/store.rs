@@ -24,7 +24,7 @@ use crate::read::{self, RangeOptions, RangeResult, View};
 use crate::records::Records;
 use crate::revision::{RevKey, Revision};
 use crate::snapshot::SnapshotReader;
-use crate::watch::{self, Event, Hub, WatchStats, WatchStream};
+use crate::watch::{self, Event, Hub, WatchLag, WatchStats, WatchStream};
 use crate::write::Writer;
 
 /// Records read at once when all of them are.
@@ -407,6 +407,11 @@ impl Store {
     /// How many watch, and how far they are.
     pub fn watch_stats(&self) -> WatchStats {
         self.core().hub.stats()
+    }
+
+    /// How far the clients of watchers are behind. Looks at what waits for every client.
+    pub fn watch_lag(&self) -> WatchLag {
+        self.core().hub.lag()
     }
 
     /// Ends all watch streams, those opened later too. Everything else goes on.

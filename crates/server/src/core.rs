@@ -337,6 +337,15 @@ impl Core {
         metrics.debugging_mvcc_watcher.set(watches.watchers);
         metrics.debugging_mvcc_slow_watcher.set(watches.slow);
         metrics.debugging_mvcc_pending_events.set(watches.pending);
+        let lag = self.store.watch_lag();
+        metrics.watch_lag_max.set(lag.max);
+        for (revisions, watchers) in lag.watchers {
+            let lagging = &metrics.watch_lagging;
+            lagging
+                .with_label_values(&[&revisions.to_string()])
+                .set(watchers);
+        }
+        metrics.leases.set(gauge(self.leases.len() as u64));
         if let Some(version) = crate::apply::cluster_version(&self.store) {
             metrics.set_cluster_version(&version);
         }

@@ -27,6 +27,19 @@ pub struct WatchStats {
     pub pending: i64,
 }
 
+/// Steps of [`WatchLag`], in revisions.
+const LAG_STEPS: [i64; 6] = [1, 10, 100, 1_000, 10_000, 100_000];
+
+/// How far clients are behind the store: revisions from the first that a watcher's client has not
+/// taken yet to the current one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchLag {
+    /// That of the watcher furthest behind.
+    pub max: i64,
+    /// Numbers of revisions, and how many watchers lack at least so many.
+    pub watchers: [(i64, i64); LAG_STEPS.len()],
+}
+
 /// The watchers of one stream, taken together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OfAll {
@@ -70,6 +83,9 @@ pub(crate) struct Hub {
     arrivals: Mutex<Arrivals>,
     wake: Condvar,
     outboxes: Mutex<HashMap<usize, Weak<Outbox>>>,
+    /// The watchers that are behind, by serial number, for who asks how far. Changes under the
+    /// lock of the state.
+    behind: Mutex<HashMap<u64, Arc<Watcher>>>,
     pub(crate) counters: Counters,
 }
 
@@ -85,6 +101,7 @@ impl Hub {
             arrivals: Mutex::default(),
             wake: Condvar::new(),
             outboxes: Mutex::default(),
+            behind: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -202,7 +219,7 @@ impl Hub {
                 self.listening.store(state.synced.len(), Ordering::Release);
             }
             Place::Behind => {
-                self.count_behind(watcher, false);
+                self.leaves_behind(watcher);
                 self.wake();
             }
         }
@@ -213,7 +230,7 @@ impl Hub {
     /// Takes a watcher that has everything up to the revision of the state back into the group.
     pub(crate) fn admit(&self, state: &mut State, watcher: Arc<Watcher>) {
         if watcher.place() == Place::Behind {
-            self.count_behind(&watcher, false);
+            self.leaves_behind(&watcher);
             watcher.set_place(Place::Synced);
             state.synced.insert(watcher);
             self.listening.store(state.synced.len(), Ordering::Release);
@@ -245,21 +262,21 @@ impl Hub {
     fn hand_to_catch_up(&self, watcher: Arc<Watcher>, next: i64) {
         watcher.set_next(next);
         watcher.set_place(Place::Behind);
-        self.count_behind(&watcher, true);
+        watcher.outbox.behind.fetch_add(1, Ordering::Relaxed);
+        self.counters.slow.fetch_add(1, Ordering::Relaxed);
+        self.behind
+            .lock()
+            .insert(watcher.serial, Arc::clone(&watcher));
         let mut arrivals = self.arrivals.lock();
         arrivals.watchers.push(watcher);
         drop(arrivals);
         self.wake.notify_one();
     }
 
-    fn count_behind(&self, watcher: &Watcher, one_more: bool) {
-        if one_more {
-            watcher.outbox.behind.fetch_add(1, Ordering::Relaxed);
-            self.counters.slow.fetch_add(1, Ordering::Relaxed);
-        } else {
-            watcher.outbox.behind.fetch_sub(1, Ordering::Relaxed);
-            self.counters.slow.fetch_sub(1, Ordering::Relaxed);
-        }
+    fn leaves_behind(&self, watcher: &Watcher) {
+        watcher.outbox.behind.fetch_sub(1, Ordering::Relaxed);
+        self.counters.slow.fetch_sub(1, Ordering::Relaxed);
+        self.behind.lock().remove(&watcher.serial);
     }
 
     /// Queues a progress notification if the watcher, or all of the stream's, are synced and their
@@ -332,6 +349,31 @@ impl Hub {
         for outbox in outboxes.iter().filter_map(Weak::upgrade) {
             self.shut(&outbox);
         }
+    }
+
+    /// Asks every stream: costs what waits for clients.
+    pub(crate) fn lag(&self) -> WatchLag {
+        let revision = self.revision();
+        let mut oldest = HashMap::new();
+        let outboxes: Vec<_> = self.outboxes.lock().values().cloned().collect();
+        for outbox in outboxes.iter().filter_map(Weak::upgrade) {
+            outbox.oldest(&mut oldest);
+        }
+        for (serial, watcher) in self.behind.lock().iter() {
+            oldest.entry(*serial).or_insert_with(|| watcher.next());
+        }
+        let mut lag = WatchLag {
+            max: 0,
+            watchers: LAG_STEPS.map(|step| (step, 0)),
+        };
+        for first in oldest.into_values() {
+            let lacks = revision - first + 1;
+            lag.max = lag.max.max(lacks);
+            for (step, watchers) in &mut lag.watchers {
+                *watchers += i64::from(lacks >= *step);
+            }
+        }
+        lag
     }
 
     pub(crate) fn stats(&self) -> WatchStats {

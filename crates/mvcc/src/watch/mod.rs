@@ -30,7 +30,7 @@ mod watcher;
 pub(crate) use catch_up::spawn;
 pub use event::Event;
 pub(crate) use hub::Hub;
-pub use hub::WatchStats;
+pub use hub::{WatchLag, WatchStats};
 pub use outbox::Delivery;
 pub(crate) use stream::encode_with_prev;
 pub use stream::{WatchError, WatchOptions, WatchStream, Watching};

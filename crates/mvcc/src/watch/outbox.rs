@@ -1,6 +1,6 @@
 //! What waits for one client, within bounds.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -91,6 +91,17 @@ impl Outbox {
         drop(queue);
         self.arrived.notify_one();
         true
+    }
+
+    /// Notes the oldest revision that waits, by the serial number of the watcher it is for.
+    pub(crate) fn oldest(&self, oldest: &mut HashMap<u64, i64>) {
+        for (item, _) in &self.queue.lock().items {
+            if let Delivery::Events { events, .. } = &item.delivery
+                && let Some(event) = events.first()
+            {
+                oldest.entry(item.serial).or_insert(event.mod_revision());
+            }
+        }
     }
 
     /// Whether there is room. If not, [`Self::pop`] says when half of it is free again.

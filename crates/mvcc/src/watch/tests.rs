@@ -221,6 +221,13 @@ fn a_client_that_does_not_read_falls_behind_and_loses_nothing() {
     let stats = store.watch_stats();
     assert_eq!(stats.slow, 1);
     assert!(stats.pending < PUTS, "{stats:?} is not bounded");
+    let lag = store.watch_lag();
+    assert_eq!(lag.max, PUTS);
+    assert!(
+        lag.watchers
+            .iter()
+            .all(|(step, watchers)| *watchers == i64::from(PUTS >= *step))
+    );
     let mut expected = 2;
     while expected < 2 + PUTS {
         for (revision, _, _) in next_events(&slow).1 {
@@ -235,6 +242,7 @@ fn a_client_that_does_not_read_falls_behind_and_loses_nothing() {
         1,
         "what the quick one has not read"
     );
+    assert_eq!(store.watch_lag().max, 1);
 }
 
 /// A member that is far behind is sent the store: its watchers go on from where they were.

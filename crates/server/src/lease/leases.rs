@@ -159,6 +159,16 @@ impl Leases {
         self.state.lock().lessor.get(id).is_some()
     }
 
+    /// How many leases there are.
+    pub fn len(&self) -> usize {
+        self.state.lock().lessor.len()
+    }
+
+    /// Whether there is no lease.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The IDs of all leases: by deadline where this member leads, else by ID.
     pub fn ids(&self) -> Vec<i64> {
         let state = self.state.lock();

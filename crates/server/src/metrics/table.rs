@@ -274,12 +274,18 @@ metrics! {
 
     /// The number of keys.
     debugging_mvcc_keys: IntGauge = "etcd_debugging_mvcc_keys_total";
+    /// The number of leases.
+    leases: IntGauge = "kvd_leases";
     /// The number of watch streams.
     debugging_mvcc_watch_stream: IntGauge = "etcd_debugging_mvcc_watch_stream_total";
     /// The number of watchers.
     debugging_mvcc_watcher: IntGauge = "etcd_debugging_mvcc_watcher_total";
     /// The number of watchers that are behind.
     debugging_mvcc_slow_watcher: IntGauge = "etcd_debugging_mvcc_slow_watcher_total";
+    /// The number of revisions that the watcher furthest behind lacks.
+    watch_lag_max: IntGauge = "kvd_watch_lag_revisions_max";
+    /// The number of watchers whose clients lack at least so many revisions.
+    watch_lagging: IntGaugeVec = "kvd_watch_lagging_watchers" ["revisions"];
     /// The number of events that wait to be sent to watchers.
     debugging_mvcc_pending_events: IntGauge = "etcd_debugging_mvcc_pending_events_total";
     /// The number of events sent by this member.
