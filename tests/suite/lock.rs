@@ -386,7 +386,7 @@ async fn waiters_get_their_turn_when_the_leader_is_killed() -> Result<()> {
 async fn mistakes_are_answered_in_etcds_words() -> Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let address = cluster.members[0].client_address();
-    let leader = r#"{"name":"ZTE=","key":"ZTEvMTIz","rev":9,"lease":12}"#;
+    let leader = r#"{"name":"bDE=","key":"bDEvMTIz","rev":9,"lease":12}"#;
     let unborn = leader.replace('9', "0");
     let rows = [
         (
@@ -406,12 +406,12 @@ async fn mistakes_are_answered_in_etcds_words() -> Result<()> {
         ),
         (
             "election/leader",
-            r#"{"name":"ZTE="}"#.to_owned(),
+            r#"{"name":"bDE="}"#.to_owned(),
             "election: no leader",
         ),
         (
             "election/campaign",
-            r#"{"name":"ZTE=","lease":77}"#.to_owned(),
+            r#"{"name":"bDE=","lease":77}"#.to_owned(),
             "etcdserver: requested lease not found",
         ),
         (
