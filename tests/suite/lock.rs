@@ -386,7 +386,7 @@ async fn waiters_get_their_turn_when_the_leader_is_killed() -> Result<()> {
 async fn mistakes_are_answered_in_etcds_words() -> Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let address = cluster.members[0].client_address();
-    let leader = r#"{"name":"bDE=","key":"bDEvMTIz","rev":9,"lease":12}"#;
+    let leader = r#"{"name":"bDE=","key":"bDEvYWJj","rev":9,"lease":12}"#;
     let unborn = leader.replace('9', "0");
     let rows = [
         (
