@@ -181,6 +181,16 @@ wire_errors! {
     RangeStreamFilter => Unimplemented, "RangeStream does not support revision filters";
 }
 
+impl WireError {
+    /// The error of the table that a member answered with.
+    pub fn of(status: &Status) -> Option<WireError> {
+        let is_same = |error: &&WireError| {
+            error.message() == status.message() && error.code() == status.code()
+        };
+        WireError::ALL.iter().find(is_same).copied()
+    }
+}
+
 impl std::fmt::Display for WireError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.message())
@@ -219,6 +229,19 @@ pub fn deadline_exceeded() -> Status {
 /// means another member.
 pub fn peer_refused(text: impl Into<String>) -> Status {
     Status::failed_precondition(text)
+}
+
+/// What a peer is told that was removed from the cluster.
+const PEER_REMOVED: &str = "the member has been permanently removed from the cluster";
+
+/// A peer that was removed from the cluster, and does not know it yet.
+pub fn peer_removed() -> Status {
+    Status::failed_precondition(PEER_REMOVED)
+}
+
+/// Whether a peer answered that this member was removed.
+pub fn is_peer_removed(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition && status.message() == PEER_REMOVED
 }
 
 /// A peer's request that cannot be served now.

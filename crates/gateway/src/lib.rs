@@ -39,4 +39,5 @@ mod v3_stream;
 pub use access::ClientCertName;
 pub use error::http_status;
 pub use member::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
+pub use peer::KVD_VERSION;
 pub use router::{Options, client_router, metrics_router, peer_router};

@@ -15,6 +15,9 @@ use crate::member::Member;
 /// Names the cluster, so that a member that joins sees at once if it asked the wrong one.
 const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
+/// Tells a member that joins that this is kvd, with which it can form a cluster, and not etcd.
+pub const KVD_VERSION: HeaderName = HeaderName::from_static("x-kvd-version");
+
 /// `/members`: every member of the cluster.
 pub(crate) async fn members(State(member): State<Arc<dyn Member>>, method: Method) -> Response {
     if method != Method::GET {
@@ -28,6 +31,10 @@ pub(crate) async fn members(State(member): State<Arc<dyn Member>>, method: Metho
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(
+        KVD_VERSION,
+        HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
+    );
     let id = HeaderValue::from_str(&format!("{:x}", member.cluster_id()))
         .expect("hexadecimal digits are a header value");
     headers.insert(CLUSTER_ID, id);

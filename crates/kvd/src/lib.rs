@@ -10,7 +10,8 @@
 //! A start goes like this. [`command`] reads the command line through the one table of
 //! [`flags`], then the environment or else the [`config_file`]; [`settings`] turns the texts into
 //! types and checks what depends on several flags; [`logging`] starts; [`run`] binds the
-//! listeners ([`serve`]) and starts the member. Nothing here knows about keys, revisions or Raft.
+//! listeners ([`serve`]) and starts the member; one without data asks the others first ([`join`]).
+//! Nothing here knows about keys, revisions or Raft.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -19,6 +20,7 @@ pub mod config_file;
 pub mod error;
 pub mod flags;
 pub mod gates;
+pub mod join;
 pub mod logging;
 pub mod member;
 pub mod notes;
@@ -27,5 +29,6 @@ pub mod run;
 pub mod serve;
 pub mod settings;
 pub mod signals;
-pub mod urls;
 pub mod version;
+
+pub use kvd_server::urls;

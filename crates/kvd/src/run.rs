@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use kvd_raft::PlainDialer;
+use kvd_server::config::Join;
 use kvd_server::lease::LessorService;
+use kvd_server::members::MembersService;
 use kvd_server::metrics::{Level, Metrics};
 use kvd_server::services::admission::AdmissionLayer;
-use kvd_server::{Config, Server, config, limits as server_limits};
+use kvd_server::{Config, Ending, Server, config, limits as server_limits};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 use tracing::{info, warn};
 
+use crate::join;
 use crate::member::ServedMember;
 use crate::notify;
 use crate::serve::{self, Cores, Listener, Options, Protocols, Services, Serving, limits};
@@ -96,17 +100,11 @@ struct Run<'a> {
 impl Run<'_> {
     async fn member(&self, listeners: Listeners) -> anyhow::Result<()> {
         let mut signals = Signals::catch().context("catching signals")?;
-        if self.settings.force_new_cluster {
-            warn!(
-                "--force-new-cluster has no effect in this version of kvd: the membership of the \
-                 data directory stays as it is, and without a quorum of it nothing is served"
-            );
-        }
-        let config = config(self.settings);
+        let mut config = config(self.settings);
         let is_new = !config.member_dir().join("identity").exists();
-        if is_new && self.settings.initial_cluster_state == ClusterState::New {
+        if is_new {
             tokio::select! {
-                verified = self.settings.verify_bootstrap(&SystemResolver) => verified?,
+                joined = self.first_start() => config.join = joined?,
                 signal = signals.next() => return stopped_early(signal),
             }
         }
@@ -116,8 +114,9 @@ impl Run<'_> {
             signal = signals.next() => return stopped_early(signal),
         };
         let peers = self.serve_peers(&server, listeners.peer)?;
-        let outcome = tokio::select! {
-            ready = server.ready() => ready.map_err(anyhow::Error::from),
+        let early = tokio::select! {
+            () = server.ready() => None,
+            ending = server.ended() => Some(ending),
             signal = signals.next() => {
                 info!(signal, "received signal; stopping before the member was ready");
                 server.stop().await?;
@@ -125,7 +124,10 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        outcome?;
+        if let Some(ending) = early {
+            stop(server, Vec::new(), peers, false).await?;
+            return outcome(ending);
+        }
         let mut clients = vec![self.serve_clients(&server, listeners.client, false)?];
         if !listeners.client_http.is_empty() {
             clients.push(self.serve_clients(&server, listeners.client_http, true)?);
@@ -134,17 +136,33 @@ impl Run<'_> {
         info!("ready to serve client requests");
         notify::ready().context("telling systemd")?;
 
-        let failure = tokio::select! {
+        let ending = tokio::select! {
             signal = signals.next() => {
                 info!(signal, "received signal; shutting down...");
                 None
             }
-            failure = server.failed() => Some(failure),
+            ending = server.ended() => Some(ending),
         };
-        stop(server, clients, peers, failure.is_none()).await?;
-        match failure {
-            None => Ok(()),
-            Some(failure) => anyhow::bail!("{failure}"),
+        stop(server, clients, peers, ending.is_none()).await?;
+        ending.map_or(Ok(()), outcome)
+    }
+
+    /// What a member without data has to find out: who it is in a cluster that runs, or that its
+    /// new cluster makes sense.
+    async fn first_start(&self) -> anyhow::Result<Option<Join>> {
+        let settings = self.settings;
+        match settings.initial_cluster_state {
+            ClusterState::New => {
+                settings.verify_bootstrap(&SystemResolver).await?;
+                join::has_been_bootstrapped(settings, &PlainDialer).await?;
+                Ok(None)
+            }
+            ClusterState::Existing => {
+                settings.verify_join()?;
+                Ok(Some(
+                    join::verify(settings, &PlainDialer, &SystemResolver).await?,
+                ))
+            }
         }
     }
 
@@ -162,6 +180,7 @@ impl Run<'_> {
         let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
         let services = Services {
             grpc: Routes::new(server.node().peer_service())
+                .add_service(MembersService::server(Arc::clone(server.core())))
                 .add_service(LessorService::server(Arc::clone(server.core())))
                 .prepare(),
             http: kvd_gateway::peer_router(member),
@@ -263,6 +282,18 @@ async fn stop(
     Ok(())
 }
 
+/// How the process ends when the member cannot go on. As with etcd, one that was removed has done
+/// what it was told to.
+fn outcome(ending: Ending) -> anyhow::Result<()> {
+    match ending {
+        Ending::Failed(failure) => anyhow::bail!("{failure}"),
+        Ending::Removed => {
+            info!("the member was removed from the cluster and ends");
+            Ok(())
+        }
+    }
+}
+
 fn stopped_early(signal: &str) -> anyhow::Result<()> {
     info!(
         signal,
@@ -305,8 +336,11 @@ fn config(settings: &Settings) -> Config {
             .map(|(name, urls)| (name.clone(), texts(urls)))
             .collect(),
         initial_cluster_token: settings.initial_cluster_token.clone(),
+        strict_reconfig_check: settings.strict_reconfig_check,
+        learners_max: settings.max_learners,
         token_is_explicit: settings.initial_cluster_token != DEFAULT_TOKEN,
-        join_existing: settings.initial_cluster_state == ClusterState::Existing,
+        join: None,
+        force_new_cluster: settings.force_new_cluster,
         heartbeat_interval: settings.heartbeat_interval,
         election_timeout: settings.election_timeout,
         pre_vote: settings.pre_vote,

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -11,6 +12,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::membership;
 use crate::snapshot::{Snapshot, SnapshotData};
 use crate::state_machine::{Committed, Fault, Payload, Position, StateMachine};
@@ -49,6 +51,7 @@ pub(crate) struct Applier {
     encoder: PositionEncoder,
     status: Arc<watch::Sender<Status>>,
     progress: Arc<Progress>,
+    events: Arc<dyn Events>,
     /// Whether peers may ask for snapshots; before that only the position is of interest.
     serving: bool,
 }
@@ -59,6 +62,7 @@ impl Applier {
         machine: Box<dyn StateMachine>,
         status: Arc<watch::Sender<Status>>,
         progress: Arc<Progress>,
+        events: Arc<dyn Events>,
     ) -> Result<Applier> {
         let (applied, membership) = match machine.position() {
             Some(bytes) => {
@@ -75,6 +79,7 @@ impl Applier {
             encoder,
             status,
             progress,
+            events,
             serving: false,
         };
         applier.publish();
@@ -89,6 +94,11 @@ impl Applier {
     /// The last entry that the state machine has.
     pub(crate) fn applied(&self) -> Option<LogId> {
         self.applied
+    }
+
+    /// The members as of that entry.
+    pub(crate) fn membership(&self) -> &StoredMembership {
+        &self.membership
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -242,13 +252,17 @@ impl RaftStateMachine<TypeConfig> for Applier {
             bytes: encoder.encode(&last),
         };
         let machine = self.machine.clone();
+        let started = Instant::now();
+        tracing::info!(index = last.index, "installing a snapshot");
+        self.events.snapshot_installing(true);
         let installed =
             tokio::task::spawn_blocking(move || machine.lock().install(file.path(), position));
+        let installed = installed.await;
+        self.events.snapshot_installing(false);
         installed
-            .await
             .map_err(io::Error::other)?
             .map_err(|fault| self.fault(&fault))?;
-        tracing::info!(index = last.index, "installed a snapshot");
+        tracing::info!(index = last.index, took = ?started.elapsed(), "installed a snapshot");
         self.applied = Some(last);
         self.membership = meta.last_membership.clone();
         self.encoder = encoder;

@@ -1,170 +1,212 @@
-//! Changes that only the leader makes: who leads, and who takes part.
+//! Changes of the membership, which only the leader makes.
+//!
+//! Each change is one entry of the log, so that it is there or not, and nothing has to be finished
+//! after a crash: voters come and go one at a time, for which consensus needs no second step
+//! (thesis, 4.1). openraft refuses a change while the one before it is not committed, and before
+//! the leader has committed anything of its own term.
+//!
+//! Whoever asks for a change has looked at the members first. A [`Basis`] says what was seen: a
+//! change on a basis that has passed is refused, and nothing is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use openraft::raft::Precondition;
+use tokio::time::timeout;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::membership::Member;
-use crate::type_config::{PeerNode, TypeConfig};
+use crate::type_config::{
+    CommittedLeaderId, EntryPayload, LogId, Membership, PeerNode, StoredMembership, TypeConfig,
+};
 
-/// How long a member that was asked to take over has to be elected before it is asked again.
-const TAKE_OVER: Duration = Duration::from_millis(150);
+/// A change of the membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A member comes. One with a vote is given it as soon as it has caught up.
+    Add(Member),
+    /// A learner is given a vote, as soon as it has caught up.
+    Promote(u64),
+    /// A member goes.
+    Remove(u64),
+    /// A member's peers reach it elsewhere.
+    Update {
+        /// Whose.
+        id: u64,
+        /// Its peer URLs from now on.
+        peer_urls: Vec<String>,
+    },
+}
 
-/// Between two tries of a membership change that has to wait for another one.
-const PAUSE: Duration = Duration::from_millis(10);
+/// The membership that a change starts from, as the leader of one term saw it.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    term: u64,
+    log_id: Option<LogId>,
+}
 
-/// Hands leadership to `to`, or to the voter that has most of the log, and waits until another
-/// member leads. Returns who does.
-pub(crate) async fn transfer_leadership(core: &Core, to: Option<u64>) -> Result<u64> {
-    let me = core.options.member_id;
-    let mut status = core.status.subscribe();
-    let deadline = Instant::now() + 2 * core.options.election;
-    let leader = status.borrow().leader;
-    if leader != Some(me) {
+impl Basis {
+    /// The entry that made this membership: once it is applied, the application has seen it.
+    pub fn index(&self) -> u64 {
+        self.log_id.map_or(0, |id| id.index)
+    }
+
+    fn preconditions(&self) -> [Precondition<TypeConfig>; 2] {
+        [
+            Precondition::CommittedLeaderId {
+                committed_leader_id: CommittedLeaderId::from(self.term),
+            },
+            Precondition::LastMembershipLogId {
+                last_membership_log_id: self.log_id,
+            },
+        ]
+    }
+}
+
+/// What changes are based on now, when this member leads.
+pub(crate) fn basis(core: &Core) -> Result<Basis> {
+    let leader = core.status.borrow().leader;
+    if leader != Some(core.options.member_id) {
         return Err(Error::NotLeader { leader });
     }
-    let mut tried = BTreeSet::new();
-    loop {
-        let target = match to {
-            Some(to) => to,
-            None => most_caught_up(core, &mut tried)?,
-        };
-        check_target(core, target)?;
-        core.raft()
-            .trigger()
-            .transfer_leader(target)
-            .await
-            .map_err(|_| core.stopped())?;
-        let moved = status
-            .wait_for(|status| !status.running || status.leader.is_some_and(|leader| leader != me));
-        match timeout_at(deadline.min(Instant::now() + TAKE_OVER), moved).await {
-            Ok(Ok(status)) => match status.leader {
-                Some(leader) if status.running => return Ok(leader),
-                _ => {
-                    return Err(Error::Stopped {
-                        fault: status.fault.clone(),
-                    });
-                }
-            },
-            Ok(Err(_)) => return Err(core.stopped()),
-            Err(_) if Instant::now() >= deadline => return Err(Error::Timeout),
-            Err(_) => {}
-        }
-    }
+    Ok(current(core).0)
 }
 
-fn check_target(core: &Core, target: u64) -> Result<()> {
-    let is_voter = core.status.borrow().voters.contains(&target);
-    match is_voter && target != core.options.member_id {
-        true => Ok(()),
-        false => Err(Error::Membership(format!(
-            "member {target:x} cannot take over"
-        ))),
-    }
-}
-
-/// The other voter that has most of the log; each is tried once before any is tried again.
-fn most_caught_up(core: &Core, tried: &mut BTreeSet<u64>) -> Result<u64> {
-    let metrics = core.raft().metrics();
+fn current(core: &Core) -> (Basis, StoredMembership) {
+    let metrics = core.raft().server_metrics();
     let metrics = metrics.borrow_watched();
-    let progress = metrics.replication.clone().unwrap_or_default();
-    let me = core.options.member_id;
-    let voters = || metrics.membership_config.voter_ids().filter(|id| *id != me);
-    if voters().all(|id| tried.contains(&id)) {
-        tried.clear();
-    }
-    let best = voters()
-        .filter(|id| !tried.contains(id))
-        .max_by_key(|id| progress.get(id).and_then(|matched| *matched));
-    let best = best.ok_or_else(|| Error::Membership("there is no other voter".into()))?;
-    tried.insert(best);
-    Ok(best)
-}
-
-/// Adds a member that follows without a vote.
-pub(crate) async fn add_learner(core: &Core, member: Member) -> Result<()> {
-    let nodes = BTreeMap::from([(member.id, member.node())]);
-    change(core, ChangeMembers::AddNodes(nodes)).await
-}
-
-/// Gives a learner a vote.
-pub(crate) async fn promote(core: &Core, id: u64) -> Result<()> {
-    change(core, ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
-}
-
-/// Removes a member, voter or learner.
-pub(crate) async fn remove(core: &Core, id: u64) -> Result<()> {
-    let (voters, learners) = {
-        let status = core.status.borrow();
-        (status.voters.clone(), status.learners.clone())
+    let stored = metrics.membership_config.as_ref().clone();
+    let basis = Basis {
+        term: metrics.vote.leader_id.term,
+        log_id: *stored.log_id(),
     };
-    if voters.contains(&id) {
-        if voters.len() == 1 {
-            return Err(Error::Membership("the last voter cannot be removed".into()));
+    (basis, stored)
+}
+
+/// Commits `change` and returns the index of its entry.
+pub(crate) async fn change(core: &Core, basis: &Basis, change: Change) -> Result<u64> {
+    let (now, stored) = current(core);
+    if now.log_id != basis.log_id {
+        return Err(Error::Superseded);
+    }
+    let membership = stored.membership();
+    let known = |id: u64| {
+        let unknown = || Error::Membership(format!("member {id:x} does not exist"));
+        membership.get_node(&id).cloned().ok_or_else(unknown)
+    };
+    match change {
+        Change::Add(member) => {
+            if membership.get_node(&member.id).is_some() {
+                let what = format!("member {:x} exists already", member.id);
+                return Err(Error::Membership(what));
+            }
+            let node = (member.id, member.node());
+            let proposed = rebuilt(membership, |_, nodes| nodes.extend([node]))?;
+            append(core, basis, proposed).await
         }
-        return change(core, ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await;
-    }
-    if learners.contains(&id) {
-        return change(core, ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await;
-    }
-    Err(Error::Membership(format!("member {id:x} does not exist")))
-}
-
-/// Changes a member's name and peer URLs.
-pub(crate) async fn update(core: &Core, member: Member) -> Result<()> {
-    let known = core.peer(member.id).is_some();
-    if !known {
-        return Err(Error::Membership(format!(
-            "member {:x} does not exist",
-            member.id
-        )));
-    }
-    let nodes = BTreeMap::from([(member.id, member.node())]);
-    change(core, ChangeMembers::SetNodes(nodes)).await
-}
-
-/// Commits a change of the membership; waits for one that is under way.
-async fn change(core: &Core, change: ChangeMembers<u64, PeerNode>) -> Result<()> {
-    let deadline = Instant::now() + core.read_timeout();
-    loop {
-        let changing = core.raft().change_membership(change.clone(), false);
-        let left = deadline.saturating_duration_since(Instant::now());
-        let error = match timeout(left, changing).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(Error::Timeout),
-        };
-        match refusal(core, error) {
-            Some(error) => return Err(error),
-            None if Instant::now() >= deadline => return Err(Error::Timeout),
-            None => sleep(PAUSE).await,
+        Change::Remove(id) => {
+            known(id)?;
+            let proposed = rebuilt(membership, |voters, nodes| {
+                voters.remove(&id);
+                nodes.remove(&id);
+            })?;
+            append(core, basis, proposed).await
+        }
+        Change::Promote(id) => {
+            let node = PeerNode {
+                learner: false,
+                ..known(id)?
+            };
+            set_node(core, basis, id, node).await
+        }
+        Change::Update { id, peer_urls } => {
+            let node = PeerNode {
+                peer_urls,
+                ..known(id)?
+            };
+            set_node(core, basis, id, node).await
         }
     }
 }
 
-/// Why a change failed; `None` when it only has to wait.
-fn refusal(
+/// Makes a voter of a member that has caught up.
+pub(crate) async fn give_vote(core: &Core, id: u64) -> Result<u64> {
+    let (basis, stored) = current(core);
+    let proposed = rebuilt(stored.membership(), |voters, _| {
+        voters.insert(id);
+    })?;
+    append(core, &basis, proposed).await
+}
+
+/// A membership like `membership`, but for one step.
+fn rebuilt(
+    membership: &Membership,
+    step: impl FnOnce(&mut BTreeSet<u64>, &mut BTreeMap<u64, PeerNode>),
+) -> Result<Membership> {
+    let mut voters = match membership.get_joint_config().as_slice() {
+        [voters] => voters.clone(),
+        _ => return Err(Error::Superseded),
+    };
+    let mut nodes = membership
+        .nodes()
+        .map(|(id, node)| (*id, node.clone()))
+        .collect();
+    step(&mut voters, &mut nodes);
+    if voters.is_empty() {
+        return Err(Error::Membership("the last voter cannot be removed".into()));
+    }
+    Membership::new(vec![voters], nodes).map_err(|error| Error::Membership(error.to_string()))
+}
+
+async fn append(core: &Core, basis: &Basis, proposed: Membership) -> Result<u64> {
+    let raft = core.raft();
+    let appending = raft.append_membership(proposed, EntryPayload::Blank, basis.preconditions());
+    outcome(core, timeout(core.read_timeout(), appending).await)
+}
+
+async fn set_node(core: &Core, basis: &Basis, id: u64, node: PeerNode) -> Result<u64> {
+    let nodes = ChangeMembers::SetNodes(BTreeMap::from([(id, node)]));
+    let changing = core
+        .raft()
+        .change_membership_if(nodes, false, basis.preconditions());
+    outcome(core, timeout(core.read_timeout(), changing).await)
+}
+
+type Written = std::result::Result<
+    openraft::raft::ClientWriteResponse<TypeConfig>,
+    RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+>;
+
+fn outcome(
     core: &Core,
-    error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
-) -> Option<Error> {
-    let me = core.options.member_id;
-    match error {
-        RaftError::Fatal(_) => Some(core.stopped()),
+    written: std::result::Result<Written, tokio::time::error::Elapsed>,
+) -> Result<u64> {
+    let error = match written {
+        Ok(Ok(response)) => return Ok(response.log_id.index),
+        Ok(Err(error)) => error,
+        Err(_) => return Err(Error::Timeout),
+    };
+    Err(match error {
+        RaftError::Fatal(_) => core.stopped(),
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
             let leader = core.status.borrow().leader;
-            // The leader refuses while it has no quorum's lease; that is waited for.
-            (leader != Some(me)).then_some(Error::NotLeader { leader })
+            match leader == Some(core.options.member_id) {
+                // The leader refuses while it has no quorum's lease: nothing was written.
+                true => Error::Superseded,
+                false => Error::NotLeader { leader },
+            }
         }
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => Some(Error::LeaderChanged),
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(
-            ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-        )) => None,
-        RaftError::APIError(error) => Some(Error::Membership(error.to_string())),
-    }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => Error::LeaderChanged,
+        RaftError::APIError(
+            ClientWriteError::PreconditionFailed(_)
+            | ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_)
+                | ChangeMembershipError::UncommittedLeaderLog(_),
+            ),
+        ) => Error::Superseded,
+        RaftError::APIError(error) => Error::Membership(error.to_string()),
+    })
 }

@@ -14,6 +14,7 @@ use crate::options::{Options, ProposeFailure};
 use crate::status::Status;
 use crate::transport::client::{Peer, Peers};
 use crate::transport::contact::Contact;
+use crate::transport::identity::LogLimit;
 use crate::type_config::TypeConfig;
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, Applier>;
@@ -32,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) peers: Arc<Peers>,
     /// When the leader was last heard of; written by the peer service.
     pub(crate) contact: Arc<Contact>,
+    /// Which refused peers were logged about.
+    pub(crate) refusals: LogLimit,
     pub(crate) log: LogStore,
     /// Where the node lives, whatever runtime its callers are on.
     pub(crate) runtime: Handle,

@@ -55,6 +55,9 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The members have changed, or are changing, since they were looked at: nothing was written.
+    #[error("the membership has changed meanwhile")]
+    Superseded,
     /// The membership change is not possible.
     #[error("membership: {0}")]
     Membership(String),

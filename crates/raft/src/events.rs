@@ -19,10 +19,22 @@ pub trait Events: Send + Sync + 'static {
     fn peer_round_trip(&self, _to: u64, _took: Duration) {}
     /// A peer could not be reached, or a message to it failed.
     fn peer_failed(&self, _to: u64) {}
+    /// The way to a peer is open, from now on.
+    fn peer_connected(&self, _to: u64) {}
+    /// The way to a peer is not open any more.
+    fn peer_disconnected(&self, _to: u64) {}
+    /// A peer is no member any more.
+    fn peer_gone(&self, _to: u64) {}
+    /// A snapshot is being sent to a peer.
+    fn snapshot_sending(&self, _to: u64) {}
     /// A snapshot was sent to a peer, or failed to be.
     fn snapshot_sent(&self, _to: u64, _took: Duration, _ok: bool) {}
-    /// A snapshot was received and installed.
-    fn snapshot_received(&self, _from: u64, _took: Duration) {}
+    /// A snapshot is being received from a peer.
+    fn snapshot_receiving(&self, _from: u64) {}
+    /// A snapshot was received, or failed to be.
+    fn snapshot_received(&self, _from: u64, _took: Duration, _ok: bool) {}
+    /// A received snapshot is being installed, or that has ended.
+    fn snapshot_installing(&self, _begins: bool) {}
     /// Another member leads now, or none does.
     fn leader_changed(&self, _leader: Option<u64>) {}
     /// Proposals whose fate this member could not learn, or that were never appended.

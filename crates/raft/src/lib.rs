@@ -25,7 +25,8 @@
 //! A read asks [`Node::read_index`] which entry it must wait for ([`read_index`]). A member that
 //! is too far behind gets the application's snapshot ([`snapshot`]). The [`watcher`] publishes the
 //! [`Status`], and purges what is applied, durable in the application, and not needed for slow
-//! followers. Changes of members and of the leader are in [`change`].
+//! followers. Changes of members are in [`change`], of the leader in [`transfer`]; [`keeper`] gives
+//! votes to members that have caught up, [`prober`] knows to whom the way is open.
 //!
 //! # What is promised
 //!
@@ -60,27 +61,34 @@ mod core;
 pub mod disk;
 mod error;
 mod events;
+mod force;
+mod keeper;
 mod log_store;
 mod membership;
 mod node;
 mod options;
+mod prober;
 mod read_index;
 mod responder;
 mod runtime;
 mod snapshot;
 mod state_machine;
 mod status;
+mod transfer;
 mod transport;
 mod type_config;
 pub mod wal;
 mod watcher;
 
+pub use change::{Basis, Change};
 pub use commands::{CommandIter, Commands};
 pub use error::{Error, Result};
 pub use events::{Events, NoEvents};
 pub use membership::Member;
 pub use node::Node;
-pub use options::{OnFailed, Options, ProposeFailure};
+pub use options::{IsRemoved, OnFailed, Options, ProposeFailure};
 pub use state_machine::{Committed, Fault, Payload, Position, SnapshotSource, StateMachine};
 pub use status::{Role, Status};
-pub use transport::{Connection, Dialer, Dialing, PeerService, PlainDialer};
+pub use transport::{
+    Connection, Dialer, Dialing, PeerHandle, PeerService, PlainDialer, was_not_sent,
+};

@@ -96,6 +96,25 @@ impl LogStore {
         self.wal.fault()
     }
 
+    /// Appends an entry after `last`, of the newest term there is, and waits until it is durable.
+    pub(crate) async fn append_and_sync(
+        &self,
+        last: LogId,
+        payload: EntryPayload,
+    ) -> io::Result<()> {
+        let term = self.wal.vote().map_or(0, |vote| vote.term);
+        let id = log_id(term.max(last.leader_id.term), last.index + 1);
+        let (done, durable) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |outcome| {
+            let _ = done.send(outcome);
+        });
+        let entry = entry_out(Entry::new(id, payload));
+        self.wal
+            .append(vec![entry], done)
+            .map_err(wal::Error::into_io)?;
+        durable.await.map_err(|_| wal::Error::Closed.into_io())?
+    }
+
     /// Writes what is queued and stops the log's thread. Blocks until done.
     pub(crate) fn close(&self) -> wal::Result<()> {
         self.wal.close()

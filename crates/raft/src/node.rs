@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvd_api::pb::kvdpeerpb::peer_server::PeerServer;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use tokio::runtime::Handle;
@@ -12,10 +13,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
 
 use crate::apply::{Applier, Progress};
 use crate::batcher::{Batcher, Proposer, Queue};
-use crate::change;
+use crate::change::{self, Basis, Change};
 use crate::core::{Core, Raft};
 use crate::error::{Error, Result};
 use crate::log_store::LogStore;
@@ -25,12 +27,12 @@ use crate::read_index::ReadIndex;
 use crate::snapshot::Receiver;
 use crate::state_machine::StateMachine;
 use crate::status::Status;
-use crate::transport::PeerService;
 use crate::transport::client::{NetworkFactory, Peers};
 use crate::transport::contact::Contact;
-use crate::transport::identity::Identity;
+use crate::transport::identity::{Identity, LogLimit};
+use crate::transport::{self, PeerHandle, PeerService};
 use crate::type_config::PeerNode;
-use crate::{wal, watcher};
+use crate::{force, keeper, prober, transfer, wal, watcher};
 
 /// Most entries in one append to a peer. Entries are batches; bytes are bounded by the log.
 const APPEND_ENTRIES_MAX: u64 = 512;
@@ -69,7 +71,7 @@ impl Node {
     ) -> Result<Node> {
         options.validate()?;
         let snapshots = Arc::new(Receiver::open(options.snapshot_dir.clone())?);
-        let log = open_log(&options).await?;
+        let mut log = open_log(&options).await?;
         let status = Status {
             running: true,
             ..Status::default()
@@ -77,8 +79,16 @@ impl Node {
         let status = Arc::new(watch::Sender::new(status));
         let progress = Arc::new(Progress::default());
         let machine = Box::new(state_machine);
-        let applier = Applier::new(machine, status.clone(), progress.clone())?;
+        let applier = Applier::new(
+            machine,
+            status.clone(),
+            progress.clone(),
+            options.events.clone(),
+        )?;
         log.reconcile(applier.applied())?;
+        if let Some(member) = &options.force_new_cluster {
+            force::alone(&mut log, applier.membership(), member).await?;
+        }
         let identity = Identity {
             cluster_id: options.cluster_id,
             member_id: options.member_id,
@@ -87,6 +97,7 @@ impl Node {
             identity,
             options.dialer.clone(),
             options.events.clone(),
+            status.clone(),
         ));
         let network = NetworkFactory::new(peers.clone());
         let config = Arc::new(config(&options)?);
@@ -108,6 +119,7 @@ impl Node {
             progress,
             peers,
             contact,
+            refusals: LogLimit::default(),
             log,
             runtime,
         });
@@ -169,41 +181,58 @@ impl Node {
     /// Errors: [`Error::NotLeader`]; [`Error::Membership`] when nobody else can lead;
     /// [`Error::Timeout`] after two election timeouts.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<u64> {
-        change::transfer_leadership(&self.inner.core, to).await
+        transfer::transfer_leadership(&self.inner.core, to).await
     }
 
-    /// Adds a learner and returns when that is committed. Only the leader can; as with every
-    /// change of the membership, the error otherwise is [`Error::NotLeader`].
-    pub async fn add_learner(&self, member: Member) -> Result<()> {
-        change::add_learner(&self.inner.core, member).await
+    /// The membership that a change can start from, when this member leads.
+    ///
+    /// Errors: [`Error::NotLeader`].
+    pub fn basis(&self) -> Result<Basis> {
+        change::basis(&self.inner.core)
     }
 
-    /// Gives a learner a vote and returns when that is committed.
-    pub async fn promote(&self, id: u64) -> Result<()> {
-        change::promote(&self.inner.core, id).await
+    /// Changes the membership by one entry, and returns its index once it is committed.
+    ///
+    /// Errors: [`Error::NotLeader`] and [`Error::Superseded`]: nothing was written, look again.
+    /// [`Error::Membership`] for a change that makes no sense. [`Error::LeaderChanged`] and
+    /// [`Error::Timeout`]: it may take effect, now or never.
+    pub async fn change(&self, basis: &Basis, change: Change) -> Result<u64> {
+        change::change(&self.inner.core, basis, change).await
     }
 
-    /// Removes a voter or learner and returns when that is committed.
-    pub async fn remove(&self, id: u64) -> Result<()> {
-        change::remove(&self.inner.core, id).await
+    /// The way to a peer's port, for services of the application there; `None` for who is no member.
+    pub fn peer(&self, id: u64) -> Option<PeerHandle> {
+        self.inner.core.peer(id).map(PeerHandle::new)
     }
 
-    /// Changes a member's name and peer URLs and returns when that is committed.
-    pub async fn update(&self, member: Member) -> Result<()> {
-        change::update(&self.inner.core, member).await
+    /// Who sent a request to a service of the application on this member's peer port.
+    ///
+    /// Errors: what to answer when it is meant for another member or cluster, or comes from a
+    /// member that was removed.
+    pub fn check_sender(&self, metadata: &MetadataMap) -> std::result::Result<u64, tonic::Status> {
+        transport::server::check_sender(&self.inner.core, metadata)
+    }
+
+    /// Since when the way to a peer has been open; `None` while it is not.
+    pub fn connected_since(&self, id: u64) -> Option<std::time::Instant> {
+        self.inner.core.peers.connected_since(id)
+    }
+
+    /// How much of the log a member is known to have: its last index. `None` unless this member
+    /// leads.
+    pub fn matched_index(&self, id: u64) -> Option<u64> {
+        let metrics = self.inner.core.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let progress = metrics.replication.as_ref()?;
+        let matched = progress.get(&id).copied().flatten();
+        Some(matched.map_or(0, |matched| matched.index))
     }
 
     /// The service that peers talk to; the server mounts it on the peer port. Accepted sockets
     /// must have `TCP_NODELAY` set, as those of [`PlainDialer`](crate::PlainDialer) have: without
     /// it each reply waits some 40 ms for a delayed acknowledgement.
     pub fn peer_service(&self) -> PeerServer<PeerService> {
-        let core = self.inner.core.clone();
-        let options = &core.options;
-        let identity = Identity {
-            cluster_id: options.cluster_id,
-            member_id: options.member_id,
-        };
-        PeerService::server(core, identity, self.inner.snapshots.clone())
+        PeerService::server(self.inner.core.clone(), self.inner.snapshots.clone())
     }
 
     /// Stops taking part, and closes the log: what was written to it is durable on return.
@@ -236,6 +265,10 @@ impl Inner {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(Batcher::run(core.clone(), queue, stop.clone()));
+        let (kept, on_stop) = (core.clone(), stop.clone());
+        tasks.spawn(async move { on_stop.run_until_cancelled(keeper::run(kept)).await });
+        let (probing, on_stop) = (core.clone(), stop.clone());
+        tasks.spawn(async move { on_stop.run_until_cancelled(prober::run(probing)).await });
         let (watched, on_stop) = (core.clone(), stop.clone());
         tasks.spawn(async move {
             on_stop.run_until_cancelled(watcher::watch(watched)).await;

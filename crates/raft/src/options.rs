@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::membership::Member;
 use crate::transport::Dialer;
 
 /// Everything a node is told when it starts.
@@ -48,6 +49,11 @@ pub struct Options {
     /// Up to which index the application has made its state durable. The log is never purged
     /// above it.
     pub purgeable_index: Arc<AtomicU64>,
+    /// Makes a cluster of this member alone out of the data of an old one: it, with its URLs in
+    /// case the data does not have them.
+    pub force_new_cluster: Option<Member>,
+    /// Whether a member was removed from the cluster: it is told so, and not listened to.
+    pub is_removed: IsRemoved,
     /// Hooks for metrics.
     pub events: Arc<dyn Events>,
     /// The disk under the log.
@@ -59,6 +65,9 @@ pub struct Options {
 /// Called with the request ids of proposals that failed, and why. Must not block. An id may be
 /// reported although its command was applied before, or will be.
 pub type OnFailed = Arc<dyn Fn(&[u64], ProposeFailure) + Send + Sync>;
+
+/// See [`Options::is_removed`]. Must not block.
+pub type IsRemoved = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
 /// Why a proposal will not be answered by being applied on this member soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,8 @@ pub struct Status {
     pub voters: Vec<u64>,
     /// The members that only follow, ascending.
     pub learners: Vec<u64>,
+    /// A peer has said that this member was removed from the cluster. It never comes back.
+    pub removed: bool,
     /// False once the node has stopped.
     pub running: bool,
     /// Why the node stopped itself, if it did.

@@ -58,6 +58,9 @@ pub(crate) struct PeerNode {
     pub(crate) name: String,
     /// Where the member listens for peers. Text as configured; resolved at every connect.
     pub(crate) peer_urls: Vec<String>,
+    /// It follows without a vote until it is promoted. One that is neither this nor among the
+    /// voters gets its vote as soon as it has caught up (`keeper.rs`).
+    pub(crate) learner: bool,
 }
 
 impl fmt::Display for PeerNode {

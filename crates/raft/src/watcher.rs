@@ -62,6 +62,7 @@ pub(crate) fn refresh(core: &Core) {
             commit_index: status.commit_index.max(fresh.commit_index),
             last_index: status.last_index.max(fresh.last_index),
             fault: status.fault.clone().or(fresh.fault.clone()),
+            removed: status.removed,
             running: status.running && fresh.running,
             ..fresh.clone()
         };
@@ -115,6 +116,7 @@ pub(crate) fn current(core: &Core) -> Status {
         purged_index: index(metrics.purged),
         voters,
         learners,
+        removed: false,
         running: metrics.running_state.is_ok(),
         fault: fault(core, metrics),
     }

@@ -17,6 +17,15 @@ pub enum AutoCompaction {
     Revision(i64),
 }
 
+/// What a running cluster says of a member that joins it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The cluster's ID.
+    pub cluster_id: u64,
+    /// The ID that the member was added with.
+    pub member_id: u64,
+}
+
 /// Everything that a member is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -36,8 +45,14 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Whether the token was given, rather than left at its default.
     pub token_is_explicit: bool,
-    /// Whether the member joins a cluster that runs already.
-    pub join_existing: bool,
+    /// Whether changes of the membership that would endanger the quorum are refused.
+    pub strict_reconfig_check: bool,
+    /// Most learners that the cluster may have.
+    pub learners_max: usize,
+    /// The running cluster that a member without data joins; `None` when it makes a new one.
+    pub join: Option<Join>,
+    /// Whether the data is made a cluster of this member alone.
+    pub force_new_cluster: bool,
     /// Time between heartbeats of the leader.
     pub heartbeat_interval: Duration,
     /// Time without a heartbeat after which a follower stands for election.

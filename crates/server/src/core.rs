@@ -34,6 +34,8 @@ pub struct Core {
     alarms: Arc<Alarms>,
     leases: Arc<Leases>,
     lease_peers: lease::Peers,
+    /// Held by whoever changes the membership through this member as leader.
+    changes: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
     phase: AtomicU8,
     stopping: watch::Sender<bool>,
@@ -80,6 +82,7 @@ impl Core {
             alarms: parts.alarms,
             leases: parts.leases,
             lease_peers: lease::Peers::new(),
+            changes: tokio::sync::Mutex::new(()),
             metrics: parts.metrics,
             phase: AtomicU8::new(0),
             stopping: watch::Sender::new(false),
@@ -109,6 +112,16 @@ impl Core {
     /// The way to the leader for what only it knows of leases.
     pub fn lease_peers(&self) -> &lease::Peers {
         &self.lease_peers
+    }
+
+    /// The turn to change the membership: one change at a time.
+    pub(crate) async fn change_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changes.lock().await
+    }
+
+    /// Follows Raft's view of this member.
+    pub(crate) fn follow_status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
     }
 
     /// An ID for a lease: positive, and unlikely to be in use.

@@ -30,6 +30,9 @@ pub enum Error {
     /// An answer that etcd gives with code Unknown.
     #[error("{0}")]
     Unknown(String),
+    /// What another member answered that did the work.
+    #[error("{}", .0.message())]
+    Peer(Box<Status>),
     /// The data directory holds the data of another cluster or member.
     #[error("{}: {what}", path.display())]
     Identity {
@@ -64,6 +67,7 @@ impl From<Error> for Status {
             Error::Proposal(failure) => propose_wire(failure),
             Error::Unbuilt(rpc) => return unimplemented(rpc),
             Error::Unknown(text) => return unknown(text),
+            Error::Peer(status) => return *status,
             other @ (Error::Identity { .. }
             | Error::Io { .. }
             | Error::Config(_)

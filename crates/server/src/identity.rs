@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use kvd_api::pb::etcdserverpb::Member as MemberRecord;
 use kvd_raft::Member;
 use sha1::{Digest, Sha1};
 
@@ -25,6 +26,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 
 const HEADER: &str = "kvd-identity 1";
+
+/// Content of the file that says that the member was removed.
+const REMOVED: &str = "This member has been permanently removed from its cluster.\n";
 
 /// The IDs of a member and its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,7 @@ pub(crate) fn path(config: &Config) -> PathBuf {
 /// file is damaged; [`Error::Config`] when the first members make no sense.
 pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
     let path = path(config);
+    refuse_removed(config)?;
     if let Some(identity) = read(&path)? {
         if config.token_is_explicit && config.initial_cluster_token != identity.token {
             return Err(Error::Identity {
@@ -113,12 +118,17 @@ pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
             bootstrap,
         });
     }
-    if config.join_existing {
-        return Err(Error::Config(
-            "--initial-cluster-state=existing: this version of kvd cannot join a running cluster \
-             yet; start all members with --initial-cluster-state=new"
-                .to_owned(),
-        ));
+    if let Some(join) = config.join {
+        let identity = Identity {
+            cluster_id: join.cluster_id,
+            member_id: join.member_id,
+            token: config.initial_cluster_token.clone(),
+        };
+        write(&path, &identity)?;
+        return Ok(Resolved {
+            identity,
+            bootstrap: None,
+        });
     }
     let members = first_members(&config.initial_cluster, &config.initial_cluster_token)?;
     let Some(own) = members.iter().find(|member| member.name == config.name) else {
@@ -139,11 +149,70 @@ pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
     })
 }
 
-/// The first members once more, if they are still those that gave `identity`.
-fn interrupted(config: &Config, identity: &Identity) -> Option<Vec<Member>> {
-    if config.join_existing {
-        return None;
+/// The file that says that the member was removed from its cluster.
+fn removed_path(config: &Config) -> PathBuf {
+    config.member_dir().join("removed")
+}
+
+/// Notes that the member was removed from its cluster: from now on its data directory is refused.
+///
+/// Errors: [`Error::Io`] when that cannot be made durable.
+pub(crate) fn mark_removed(config: &Config) -> Result<()> {
+    write_durably(&removed_path(config), REMOVED)
+}
+
+fn refuse_removed(config: &Config) -> Result<()> {
+    let path = removed_path(config);
+    if config.force_new_cluster && path.exists() {
+        // It is about to be a member of a cluster of its own.
+        return fs::remove_file(&path).map_err(|source| Error::Io { path, source });
     }
+    match path.exists() {
+        false => Ok(()),
+        true => Err(Error::Identity {
+            path,
+            what: "the member has been permanently removed from the cluster, and an ID never \
+                   comes back: remove the data directory, add the member again with `member add`, \
+                   and start it with --initial-cluster-state=existing"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Refuses the data of one member under the name and address of another.
+///
+/// Errors: [`Error::Identity`].
+pub(crate) fn check_place(config: &Config, own_id: u64, members: &[MemberRecord]) -> Result<()> {
+    let sorted = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        urls
+    };
+    let own = members.iter().find(|member| member.id == own_id);
+    let is_here = |member: &&MemberRecord| {
+        member.name == config.name && sorted(&member.peer_ur_ls) == sorted(&config.peer_urls)
+    };
+    let Some(other) = members.iter().find(is_here) else {
+        return Ok(());
+    };
+    match own {
+        Some(own) if own.id != other.id && own.name != config.name => Err(Error::Identity {
+            path: path(config),
+            what: format!(
+                "this is the data of member {:x} ({:?}), but --name and \
+                 --initial-advertise-peer-urls are those of member {:x}: give the --data-dir of \
+                 {:?}",
+                own.id, own.name, other.id, other.name
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The first members once more, if they are still those that gave `identity`.
+///
+/// A member that joined a running cluster has its ID from there: no first member has it.
+fn interrupted(config: &Config, identity: &Identity) -> Option<Vec<Member>> {
     let members = first_members(&config.initial_cluster, &identity.token).ok()?;
     let is_same = cluster_id(&members) == identity.cluster_id
         && members.iter().any(|member| member.id == identity.member_id);
@@ -206,14 +275,18 @@ fn parse(text: &str) -> Option<Identity> {
 }
 
 fn write(path: &Path, identity: &Identity) -> Result<()> {
-    let at = |path: &Path| {
-        let path: PathBuf = path.to_owned();
-        move |source| Error::Io { path, source }
-    };
     let text = format!(
         "{HEADER}\ncluster_id={:016x}\nmember_id={:016x}\ntoken={}\n",
         identity.cluster_id, identity.member_id, identity.token
     );
+    write_durably(path, &text)
+}
+
+fn write_durably(path: &Path, text: &str) -> Result<()> {
+    let at = |path: &Path| {
+        let path: PathBuf = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
     let part = path.with_extension("part");
     let mut file = File::create(&part).map_err(at(&part))?;
     file.write_all(text.as_bytes()).map_err(at(&part))?;
@@ -233,6 +306,7 @@ mod tests {
 
     use super::*;
     use crate::config::AutoCompaction;
+    use crate::limits;
 
     // The three numbers below were printed by etcd 3.7.1 for the same flags.
     #[test]
@@ -273,7 +347,10 @@ mod tests {
             initial_cluster: BTreeMap::from([("a".into(), urls)]),
             initial_cluster_token: "token".into(),
             token_is_explicit: true,
-            join_existing: false,
+            strict_reconfig_check: true,
+            learners_max: limits::LEARNERS_MAX,
+            join: None,
+            force_new_cluster: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             pre_vote: true,
@@ -283,7 +360,7 @@ mod tests {
             request_bytes_max: 1 << 20,
             txn_ops_max: 128,
             auto_compaction: AutoCompaction::Off,
-            watch_progress_interval: crate::limits::WATCH_PROGRESS_INTERVAL,
+            watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             store: kvd_mvcc::Options::default(),
             version: "0",
         }
@@ -305,6 +382,63 @@ mod tests {
         config.initial_cluster.insert("b".into(), other);
         let changed = resolve(&config, true).expect("other members");
         assert_eq!(changed.bootstrap, None);
+    }
+
+    #[test]
+    fn the_data_of_a_removed_member_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = config(dir.path());
+        fs::create_dir(config.member_dir()).expect("the directory");
+        resolve(&config, true).expect("the first start");
+        mark_removed(&config).expect("written");
+        let refused = resolve(&config, false).expect_err("refused").to_string();
+        assert!(refused.contains("permanently removed"), "{refused}");
+    }
+
+    #[test]
+    fn who_joins_is_who_the_cluster_says() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut config = config(dir.path());
+        fs::create_dir(config.member_dir()).expect("the directory");
+        config.join = Some(crate::config::Join {
+            cluster_id: 7,
+            member_id: 9,
+        });
+        let joined = resolve(&config, true).expect("joined");
+        assert_eq!(
+            (joined.identity.cluster_id, joined.identity.member_id),
+            (7, 9)
+        );
+        assert_eq!(joined.bootstrap, None);
+        config.join = None;
+        let again = resolve(&config, true).expect("a restart before anything came");
+        assert_eq!(again.identity, joined.identity);
+        assert_eq!(again.bootstrap, None);
+    }
+
+    #[test]
+    fn the_data_of_another_member_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut config = config(dir.path());
+        let record = |id, name: &str, url: &str| MemberRecord {
+            id,
+            name: name.into(),
+            peer_ur_ls: vec![url.into()],
+            ..MemberRecord::default()
+        };
+        let members = [
+            record(1, "a", "http://localhost:2380"),
+            record(2, "b", "http://other:2380"),
+        ];
+        assert!(check_place(&config, 1, &members).is_ok());
+        let refused = check_place(&config, 2, &members).expect_err("refused");
+        assert!(
+            refused.to_string().contains("member 2 (\"b\")"),
+            "{refused}"
+        );
+        // A member may get another name.
+        config.name = "c".into();
+        assert!(check_place(&config, 2, &members).is_ok());
     }
 
     #[test]

@@ -20,9 +20,10 @@
 //! member is; [`compactor`] and [`quota`] keep the store small; [`error`] is the one place where an
 //! error of any crate becomes what a client sees.
 //!
-//! [`lease`] is what a member does about leases besides applying them.
+//! [`lease`] is what a member does about leases besides applying them; [`members`] is the same for
+//! changes of the membership.
 //!
-//! Not here: users and roles, changes of membership. Their RPCs answer
+//! Not here: users and roles. Their RPCs answer
 //! UNIMPLEMENTED with their name (`services/admission`).
 
 pub mod apply;
@@ -35,13 +36,15 @@ pub mod identity;
 mod lanes;
 pub mod lease;
 pub mod limits;
+pub mod members;
 pub mod metrics;
 pub mod peer_info;
 pub mod quota;
 pub mod server;
 pub mod services;
+pub mod urls;
 pub mod waiters;
 
 pub use config::Config;
 pub use error::{Error, Result};
-pub use server::Server;
+pub use server::{Ending, Server};

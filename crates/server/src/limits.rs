@@ -55,6 +55,16 @@ pub const LEASE_APPLIED_WAIT: Duration = Duration::from_secs(1);
 pub const LEASE_REPLY_BYTES_MAX: usize = 1 << 30;
 /// How often the connection to the leader is probed, and how long a probe may take.
 pub const LEASE_PEER_KEEPALIVE: Duration = Duration::from_secs(1);
+/// Most learners in the cluster. etcd: `--max-learners`.
+pub const LEARNERS_MAX: usize = 1;
+/// How long the way to a member must have been open for it to count as healthy when the membership
+/// is changed. etcd: `HealthInterval`.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+/// Part of the leader's log that a learner must have to be promoted. etcd:
+/// `readyPercentThreshold`.
+pub const LEARNER_READY: f64 = 0.9;
+/// Between two tries of a change of the membership that has to wait.
+pub const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// Most watchers of one stream. etcd has no bound.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1_000_000;
 /// Time between the progress notifications of a watcher. etcd:

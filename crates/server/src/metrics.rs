@@ -194,6 +194,28 @@ impl Metrics {
         }
     }
 
+    fn set_active(&self, peer: u64, active: i64) {
+        if let Some(local) = self.local_id.get() {
+            self.table
+                .active_peers
+                .with_label_values(&[local, &format!("{peer:x}")])
+                .set(active);
+        }
+    }
+
+    /// Counts a learner that this member promoted.
+    pub fn learner_promoted(&self) {
+        self.table.learner_promote_successes.inc();
+    }
+
+    /// Counts a learner that this member refused to promote.
+    pub fn learner_not_promoted(&self, reason: &str) {
+        self.table
+            .learner_promote_failures
+            .with_label_values(&[reason])
+            .inc();
+    }
+
     /// Sets the version that the cluster agreed on, as `major.minor`.
     pub fn set_cluster_version(&self, version: &str) {
         // etcd's label has no patch level.
@@ -291,8 +313,53 @@ impl kvd_raft::Events for Metrics {
         self.table.heartbeat_send_failures.inc();
     }
 
+    fn peer_connected(&self, to: u64) {
+        self.set_active(to, 1);
+    }
+
+    fn peer_disconnected(&self, to: u64) {
+        self.set_active(to, 0);
+        if let Some(local) = self.local_id.get() {
+            self.table
+                .disconnected_peers
+                .with_label_values(&[local, &format!("{to:x}")])
+                .inc();
+        }
+    }
+
+    fn peer_gone(&self, to: u64) {
+        if let Some(local) = self.local_id.get() {
+            let to = format!("{to:x}");
+            // What was never counted cannot be removed, and need not.
+            drop(self.table.known_peers.remove_label_values(&[local, &to]));
+            drop(self.table.active_peers.remove_label_values(&[local, &to]));
+        }
+    }
+
+    fn snapshot_sending(&self, to: u64) {
+        self.table
+            .snapshot_send_inflights
+            .with_label_values(&[&format!("{to:x}")])
+            .inc();
+    }
+
+    fn snapshot_receiving(&self, from: u64) {
+        self.table
+            .snapshot_receive_inflights
+            .with_label_values(&[&format!("{from:x}")])
+            .inc();
+    }
+
+    fn snapshot_installing(&self, begins: bool) {
+        self.table.snapshot_apply_in_progress.set(i64::from(begins));
+    }
+
     fn snapshot_sent(&self, to: u64, took: Duration, ok: bool) {
         let to = format!("{to:x}");
+        self.table
+            .snapshot_send_inflights
+            .with_label_values(&[&to])
+            .dec();
         if ok {
             self.table
                 .snapshot_send_success
@@ -310,8 +377,19 @@ impl kvd_raft::Events for Metrics {
         }
     }
 
-    fn snapshot_received(&self, from: u64, took: Duration) {
+    fn snapshot_received(&self, from: u64, took: Duration, ok: bool) {
         let from = format!("{from:x}");
+        self.table
+            .snapshot_receive_inflights
+            .with_label_values(&[&from])
+            .dec();
+        if !ok {
+            self.table
+                .snapshot_receive_failures
+                .with_label_values(&[&from])
+                .inc();
+            return;
+        }
         self.table
             .snapshot_receive_success
             .with_label_values(&[&from])

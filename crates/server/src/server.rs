@@ -34,11 +34,20 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 /// Most time that writing the store back may take while stopping; the log has everything.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(1_000);
 
+/// Why a member can no longer go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Something has failed; says what.
+    Failed(String),
+    /// It was removed from the cluster.
+    Removed,
+}
+
 /// A running member.
 pub struct Server {
     core: Arc<Core>,
     routes: ClientRoutes,
-    failed: watch::Receiver<Option<String>>,
+    ended: watch::Receiver<Option<Ending>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -52,14 +61,15 @@ impl Server {
         let (member_dir, wal_dir) = (config.member_dir(), config.wal_path());
         let is_new = !identity::path(&config).exists();
         directories::create(&[&config.data_dir, &member_dir, &wal_dir], is_new)?;
-        let (failed_sender, failed) = watch::channel(None);
-        let failed_sender = Arc::new(failed_sender);
+        let (ended_sender, ended) = watch::channel(None);
+        let ended_sender = Arc::new(ended_sender);
         // The store's lock is what keeps a second process out, so it comes first.
-        let (store, writer) = open_store(&config, &metrics, &failed_sender).await?;
+        let (store, writer) = open_store(&config, &metrics, &ended_sender).await?;
         let Resolved {
             identity,
             bootstrap,
         } = identity::resolve(&config, store.applied().is_none())?;
+        identity::check_place(&config, identity.member_id, &apply::members(&store)?)?;
         tracing::info!(
             cluster_id = format!("{:x}", identity.cluster_id),
             local_member_id = format!("{:x}", identity.member_id),
@@ -103,12 +113,12 @@ impl Server {
         let tasks = vec![
             tokio::spawn(compactor::run(Arc::clone(&core))),
             tokio::spawn(expiry_loop::run(Arc::clone(&core))),
-            tokio::spawn(watch_status(Arc::clone(&core), failed_sender)),
+            tokio::spawn(watch_status(Arc::clone(&core), ended_sender)),
         ];
         Ok(Server {
             core,
             routes,
-            failed,
+            ended,
             tasks: Mutex::new(tasks),
         })
     }
@@ -129,18 +139,31 @@ impl Server {
     }
 
     /// Returns when the member knows a leader and its name and URLs are published: from then on
-    /// clients may be served.
-    ///
-    /// Errors: [`Error::Internal`] when the member fails meanwhile.
-    pub async fn ready(&self) -> Result<()> {
-        let mut failed = self.failed.clone();
-        tokio::select! {
-            result = self.publish() => result,
-            reason = wait_failed(&mut failed) => Err(Error::Internal(reason)),
+    /// clients may be served. A member that was added with a vote has it by then.
+    pub async fn ready(&self) {
+        self.publish().await;
+        self.vote().await;
+    }
+
+    /// Waits for the vote that the cluster's records say this member has.
+    async fn vote(&self) {
+        let mut status = self.core.follow_status();
+        let id = self.core.member_id();
+        loop {
+            let votes = status.borrow_and_update().voters.contains(&id);
+            let record = apply::member(self.core.store(), id);
+            // A record that cannot be read keeps nobody from serving what can be.
+            if votes || record.ok().flatten().is_none_or(|own| own.is_learner) {
+                return;
+            }
+            let changed = tokio::time::timeout(PUBLISH_RETRY, status.changed()).await;
+            if changed.is_ok_and(|changed| changed.is_err()) {
+                return;
+            }
         }
     }
 
-    async fn publish(&self) -> Result<()> {
+    async fn publish(&self) {
         let config = self.core.config();
         let mut said = Instant::now();
         loop {
@@ -173,12 +196,20 @@ impl Server {
             name = config.name,
             "published local member to cluster through raft"
         );
-        Ok(())
     }
 
     /// Resolves with the reason when the member can no longer go on and must stop.
-    pub async fn failed(&self) -> String {
-        wait_failed(&mut self.failed.clone()).await
+    pub async fn ended(&self) -> Ending {
+        let mut ended = self.ended.clone();
+        match ended
+            .wait_for(Option::is_some)
+            .await
+            .map(|reason| reason.clone())
+        {
+            Ok(Some(reason)) => reason,
+            // Nobody can report an end any more: the member is being dropped.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Hands leadership over when this member leads and another can. Requests that are under way
@@ -230,23 +261,20 @@ impl Server {
     }
 }
 
-async fn wait_failed(failed: &mut watch::Receiver<Option<String>>) -> String {
-    match failed.wait_for(Option::is_some).await {
-        Ok(reason) => reason.clone().unwrap_or_default(),
-        // Nobody can report a failure any more: the member is being dropped.
-        Err(_) => std::future::pending().await,
-    }
-}
-
 /// Follows Raft's status: reports faults, counts leaders, and sets the cluster version once.
-async fn watch_status(core: Arc<Core>, failed: Arc<watch::Sender<Option<String>>>) {
+async fn watch_status(core: Arc<Core>, ended: Arc<watch::Sender<Option<Ending>>>) {
     let mut status = core.node().status();
     let mut leader = None;
     loop {
         let now = status.borrow_and_update().clone();
         core.metrics().raft_status(&now, core.member_id());
         if let Some(fault) = &now.fault {
-            failed.send_replace(Some(format!("consensus failed: {fault}")));
+            ended.send_replace(Some(Ending::Failed(format!("consensus failed: {fault}"))));
+            return;
+        }
+        if now.removed {
+            removed(&core).await;
+            ended.send_replace(Some(Ending::Removed));
             return;
         }
         if now.leader != leader {
@@ -274,16 +302,33 @@ async fn watch_status(core: Arc<Core>, failed: Arc<watch::Sender<Option<String>>
     }
 }
 
-/// Opens the store, whose flush thread reports to `metrics` and its faults to `failed`.
+/// Sees to it that a removed member does not come back with the data that it has.
+async fn removed(core: &Arc<Core>) {
+    tracing::warn!(
+        local_member_id = format!("{:x}", core.member_id()),
+        data_dir = %core.config().data_dir.display(),
+        "the member has been permanently removed from the cluster; the data-dir used by this \
+         member must be removed"
+    );
+    let marking = Arc::clone(core);
+    let marked = tokio::task::spawn_blocking(move || identity::mark_removed(marking.config()));
+    match marked.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the removal could not be noted in the data"),
+        Err(error) => tracing::error!(%error, "the removal could not be noted in the data"),
+    }
+}
+
+/// Opens the store, whose flush thread reports to `metrics` and its faults to `ended`.
 async fn open_store(
     config: &Config,
     metrics: &Arc<Metrics>,
-    failed: &Arc<watch::Sender<Option<String>>>,
+    ended: &Arc<watch::Sender<Option<Ending>>>,
 ) -> Result<(kvd_mvcc::Store, kvd_mvcc::Writer)> {
     let mut options = config.store.clone();
-    let on_fault = Arc::clone(failed);
+    let on_fault = Arc::clone(ended);
     options.on_fault = Some(Arc::new(move |fault| {
-        on_fault.send_replace(Some(store_fault(fault)));
+        on_fault.send_replace(Some(Ending::Failed(store_fault(fault))));
     }));
     let flushes = Arc::clone(metrics);
     options.on_flush = Some(Arc::new(move |_, took| {
@@ -313,6 +358,7 @@ fn raft_options(
     metrics: &Arc<Metrics>,
 ) -> kvd_raft::Options {
     let failing = Arc::clone(waiters);
+    let members = store.clone();
     kvd_raft::Options {
         member_id: identity.member_id,
         cluster_id: identity.cluster_id,
@@ -330,6 +376,13 @@ fn raft_options(
         queue_max: limits::PROPOSALS_MAX,
         on_failed: Arc::new(move |ids, failure| failing.fail(ids, failure)),
         purgeable_index: store.purgeable_index(),
+        force_new_cluster: config.force_new_cluster.then(|| kvd_raft::Member {
+            id: identity.member_id,
+            name: config.name.clone(),
+            peer_urls: config.peer_urls.clone(),
+            voter: true,
+        }),
+        is_removed: Arc::new(move |id| apply::is_removed(&members, id)),
         events: Arc::clone(metrics) as Arc<dyn kvd_raft::Events>,
         disk: Arc::new(kvd_raft::disk::RealDisk),
         dialer: Arc::new(kvd_raft::PlainDialer),

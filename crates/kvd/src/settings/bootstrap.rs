@@ -113,7 +113,7 @@ fn no_duplicates(members: &Members) -> Result<()> {
 ///
 /// Differs from etcd: where a name has several addresses, one in common is enough; etcd compares
 /// the first of each.
-async fn same_places(
+pub(crate) async fn same_places(
     left: &[Url],
     right: &[Url],
     resolver: &impl Resolve,

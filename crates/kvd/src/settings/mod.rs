@@ -5,6 +5,7 @@ mod default_host;
 mod resolve;
 mod types;
 
+pub(crate) use bootstrap::same_places;
 pub use bootstrap::{Resolve, SystemResolver};
 pub use resolve::resolve;
 pub use types::{

@@ -51,6 +51,8 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
             _ => ClusterState::New,
         },
         initial_cluster_token: read.text("initial-cluster-token"),
+        strict_reconfig_check: read.bool("strict-reconfig-check"),
+        max_learners: usize::try_from(read.int("max-learners")).unwrap_or(0),
         force_new_cluster: read.bool("force-new-cluster"),
         heartbeat_interval,
         election_timeout,

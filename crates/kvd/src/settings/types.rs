@@ -33,6 +33,10 @@ pub struct Settings {
     pub initial_cluster_state: ClusterState,
     /// `--initial-cluster-token`.
     pub initial_cluster_token: String,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig_check: bool,
+    /// `--max-learners`.
+    pub max_learners: usize,
     /// `--force-new-cluster`.
     pub force_new_cluster: bool,
     /// `--heartbeat-interval`.

@@ -151,6 +151,7 @@ async fn every_kind_of_entry_and_the_vote_survive_a_restart() {
     let node = crate::type_config::PeerNode {
         name: "a".into(),
         peer_urls: vec!["http://a:2380".into(), "http://b:2380".into()],
+        learner: false,
     };
     let nodes = std::collections::BTreeMap::from([(1, node.clone()), (2, node)]);
     let voters = std::collections::BTreeSet::from([1]);

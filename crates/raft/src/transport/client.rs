@@ -19,6 +19,7 @@ use openraft::raft::{
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -62,6 +63,8 @@ pub(crate) struct Peers {
     dialer: Arc<dyn Dialer>,
     events: Arc<dyn Events>,
     transfers: Arc<Transfers>,
+    /// Told when a peer says that this member was removed.
+    status: Arc<watch::Sender<crate::status::Status>>,
     /// Connections live here, whichever thread needs them first.
     runtime: Handle,
     known: Mutex<HashMap<u64, Arc<Peer>>>,
@@ -72,6 +75,7 @@ impl Peers {
         identity: Identity,
         dialer: Arc<dyn Dialer>,
         events: Arc<dyn Events>,
+        status: Arc<watch::Sender<crate::status::Status>>,
     ) -> Peers {
         let known = Mutex::new(HashMap::new());
         Peers {
@@ -79,6 +83,7 @@ impl Peers {
             dialer,
             events,
             transfers: Arc::new(Transfers::default()),
+            status,
             runtime: Handle::current(),
             known,
         }
@@ -89,12 +94,14 @@ impl Peers {
         &self.transfers
     }
 
-    /// The peer `id`. When its URLs have changed, its connections are left behind.
+    /// The peer `id`. When its URLs have changed, the next connection is made to the new ones.
     pub(crate) fn get(&self, id: u64, node: &PeerNode) -> Arc<Peer> {
         let mut known = self.known.lock();
-        if let Some(peer) = known.get(&id)
-            && peer.urls == node.peer_urls
-        {
+        if let Some(peer) = known.get(&id) {
+            let mut urls = peer.urls.lock();
+            if *urls != node.peer_urls {
+                urls.clone_from(&node.peer_urls);
+            }
             return peer.clone();
         }
         let _context = self.runtime.enter();
@@ -102,40 +109,72 @@ impl Peers {
         known.insert(id, peer.clone());
         peer
     }
+
+    /// Forgets the peers that are no members. Who still holds one can go on with it.
+    pub(crate) fn forget_others(&self, is_member: impl Fn(u64) -> bool) {
+        self.known.lock().retain(|id, peer| {
+            let stays = is_member(*id);
+            if !stays {
+                peer.connected(false);
+                self.events.peer_gone(*id);
+            }
+            stays
+        });
+    }
+
+    /// Since when the way to a peer has been open.
+    pub(crate) fn connected_since(&self, id: u64) -> Option<Instant> {
+        *self.known.lock().get(&id)?.connected_since.lock()
+    }
+
+    pub(crate) fn is_connected(&self, id: u64) -> bool {
+        self.connected_since(id).is_some()
+    }
 }
 
 /// A member and the connections to it, each made when first used.
 pub(crate) struct Peer {
     pub(crate) id: u64,
-    urls: Vec<String>,
+    /// Written when the membership changes; read for every new connection.
+    urls: Arc<Mutex<Vec<String>>>,
     metadata: MetadataMap,
     append: Client,
     control: Client,
     snapshot: Client,
     forward: Client,
+    /// What `forward` uses.
+    forward_channel: Channel,
     events: Arc<dyn Events>,
     pub(crate) transfers: Arc<Transfers>,
     log_limit: LogLimit,
+    status: Arc<watch::Sender<crate::status::Status>>,
+    /// Written by the prober.
+    connected_since: Mutex<Option<Instant>>,
 }
 
 impl Peer {
     fn new(id: u64, urls: Vec<String>, peers: &Peers) -> Peer {
-        let client = || {
-            let channel = lazy_channel(id, urls.clone(), peers.dialer.clone());
+        let urls = Arc::new(Mutex::new(urls));
+        let channel = || lazy_channel(id, urls.clone(), peers.dialer.clone());
+        let client = |channel| {
             Client::new(channel)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
+        let forward_channel = channel();
         Peer {
             id,
             metadata: peers.identity.metadata(id),
-            append: client(),
-            control: client(),
-            snapshot: client(),
-            forward: client(),
+            append: client(channel()),
+            control: client(channel()),
+            snapshot: client(channel()),
+            forward: client(forward_channel.clone()),
+            forward_channel,
             events: peers.events.clone(),
             transfers: peers.transfers.clone(),
             log_limit: LogLimit::default(),
+            status: peers.status.clone(),
+            connected_since: Mutex::new(None),
             urls,
         }
     }
@@ -163,8 +202,15 @@ impl Peer {
     /// Notes a failure, and logs it unless that was done a moment ago.
     pub(crate) fn failed(&self, status: &Status) {
         self.events.peer_failed(self.id);
+        if kvd_api::error::is_peer_removed(status) {
+            self.status.send_if_modified(|status| {
+                let news = !status.removed;
+                status.removed = true;
+                news
+            });
+        }
         if self.log_limit.allows("failed") {
-            let urls = self.urls.join(",");
+            let urls = self.urls.lock().join(",");
             let error = innermost(status);
             tracing::warn!(
                 peer = format!("{:x}", self.id),
@@ -179,6 +225,22 @@ impl Peer {
     pub(crate) fn answered(&self) {
         if self.log_limit.clear("failed") {
             tracing::info!(peer = format!("{:x}", self.id), "a member answers again");
+        }
+    }
+
+    /// Notes what a probe found.
+    pub(crate) fn connected(&self, is_open: bool) {
+        let mut since = self.connected_since.lock();
+        match (is_open, since.is_some()) {
+            (true, false) => {
+                *since = Some(Instant::now());
+                self.events.peer_connected(self.id);
+            }
+            (false, true) => {
+                *since = None;
+                self.events.peer_disconnected(self.id);
+            }
+            _ => {}
         }
     }
 
@@ -205,9 +267,9 @@ impl Peer {
     }
 }
 
-fn lazy_channel(id: u64, urls: Vec<String>, dialer: Arc<dyn Dialer>) -> Channel {
+fn lazy_channel(id: u64, urls: Arc<Mutex<Vec<String>>>, dialer: Arc<dyn Dialer>) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
-        let dialing = dialer.dial(id, urls.clone());
+        let dialing = dialer.dial(id, urls.lock().clone());
         async move {
             let connection = dialing.await.map_err(NotConnected)?;
             Ok::<_, NotConnected>(TokioIo::new(connection))
@@ -223,13 +285,36 @@ fn lazy_channel(id: u64, urls: Vec<String>, dialer: Arc<dyn Dialer>) -> Channel 
         .connect_with_connector_lazy(connector)
 }
 
+/// The way to services of the application on a peer's port: the connection of forwarded requests.
+#[derive(Clone)]
+pub struct PeerHandle {
+    peer: Arc<Peer>,
+}
+
+impl PeerHandle {
+    pub(crate) fn new(peer: Arc<Peer>) -> PeerHandle {
+        PeerHandle { peer }
+    }
+
+    /// What a client of such a service is made of.
+    pub fn channel(&self) -> Channel {
+        self.peer.forward_channel.clone()
+    }
+
+    /// A request with the metadata that
+    /// [`Node::check_sender`](crate::Node::check_sender) checks on the other side.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        self.peer.request(message)
+    }
+}
+
 /// Marks failures that happened before anything was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect: {0}")]
 struct NotConnected(io::Error);
 
-/// Whether a failed call surely never reached the peer.
-pub(crate) fn was_not_sent(status: &Status) -> bool {
+/// Whether a failed call to a peer surely never reached it.
+pub fn was_not_sent(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
         if error.is::<NotConnected>() {
@@ -367,15 +452,16 @@ impl RaftNetworkV2<TypeConfig> for Network {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let started = Instant::now();
+        self.peer.events.snapshot_sending(self.peer.id);
         let sending = snapshot::send(&self.peer, &vote, snapshot);
         let result = tokio::select! {
-            result = sending => result,
-            closed = cancel => return Err(closed.into()),
+            result = sending => result.map_err(StreamingError::from),
+            closed = cancel => Err(closed.into()),
         };
         self.peer
             .events
             .snapshot_sent(self.peer.id, started.elapsed(), result.is_ok());
-        result.map_err(StreamingError::from)
+        result
     }
 
     async fn transfer_leader(

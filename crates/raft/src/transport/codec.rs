@@ -59,6 +59,7 @@ pub(crate) fn membership_out(membership: &Membership) -> pb::Membership {
         id: *id,
         name: node.name.clone(),
         peer_urls: node.peer_urls.clone(),
+        learner: node.learner,
     });
     pb::Membership {
         configs: configs
@@ -82,6 +83,7 @@ pub(crate) fn membership_in(pb: pb::Membership) -> Read<Membership> {
             PeerNode {
                 name: node.name,
                 peer_urls: node.peer_urls,
+                learner: node.learner,
             },
         )
     };
@@ -295,6 +297,7 @@ mod tests {
                 PeerNode {
                     name: format!("m{id}"),
                     peer_urls,
+                    learner: *id == 3,
                 },
             )
         };

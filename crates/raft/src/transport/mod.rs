@@ -24,5 +24,6 @@ pub(crate) mod resolve;
 pub(crate) mod server;
 pub(crate) mod transfers;
 
+pub use client::{PeerHandle, was_not_sent};
 pub use resolve::{Connection, Dialer, Dialing, PlainDialer};
 pub use server::PeerService;

@@ -8,16 +8,17 @@ use std::time::Instant;
 
 use futures_util::stream::FuturesOrdered;
 use futures_util::{Stream, StreamExt};
-use kvd_api::error::{internal, peer_malformed, peer_refused, peer_unavailable};
+use kvd_api::error::{internal, peer_malformed, peer_refused, peer_removed, peer_unavailable};
 use kvd_api::pb::kvdpeerpb as pb;
 use kvd_api::pb::kvdpeerpb::peer_server::{Peer, PeerServer};
 use openraft::errors::ClientWriteError;
 use openraft::raft::AppendEntriesResponse;
 use prost::Message;
 use tokio::sync::oneshot;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::identity::{Identity, LogLimit};
+use super::identity::Identity;
 use super::{MESSAGE_BYTES_MAX, codec};
 use crate::commands::Commands;
 use crate::core::Core;
@@ -31,41 +32,75 @@ const APPENDS_MAX: usize = 256;
 /// Answers the peers of one node.
 pub struct PeerService {
     core: Arc<Core>,
-    identity: Identity,
     snapshots: Arc<Receiver>,
-    log_limit: LogLimit,
 }
 
 impl PeerService {
-    pub(crate) fn server(
-        core: Arc<Core>,
-        identity: Identity,
-        snapshots: Arc<Receiver>,
-    ) -> PeerServer<PeerService> {
-        PeerServer::new(PeerService {
-            core,
-            identity,
-            snapshots,
-            log_limit: LogLimit::default(),
-        })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    pub(crate) fn server(core: Arc<Core>, snapshots: Arc<Receiver>) -> PeerServer<PeerService> {
+        PeerServer::new(PeerService { core, snapshots })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// The sender's member id; refuses what is not meant for this member of this cluster.
     fn sender<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        self.identity.check(request.metadata()).map_err(|refusal| {
-            let text = refusal.to_string();
-            if self.log_limit.allows(&text) {
-                let advice = "check --initial-cluster and --initial-cluster-token";
-                tracing::warn!(refusal = text, advice, "refused a peer");
-            }
-            peer_refused(text)
-        })
+        check_sender(&self.core, request.metadata())
     }
 
     fn leader(&self) -> u64 {
         self.core.status.borrow().leader.unwrap_or(0)
+    }
+}
+
+/// The sender's member id; refuses what is not meant for this member of this cluster, and members
+/// that were removed.
+pub(crate) fn check_sender(core: &Core, metadata: &MetadataMap) -> Result<u64, Status> {
+    let identity = Identity {
+        cluster_id: core.options.cluster_id,
+        member_id: core.options.member_id,
+    };
+    let from = identity.check(metadata).map_err(|refusal| {
+        let text = refusal.to_string();
+        if core.refusals.allows(&text) {
+            let advice = "check --initial-cluster and --initial-cluster-token";
+            tracing::warn!(refusal = text, advice, "refused a peer");
+        }
+        peer_refused(text)
+    })?;
+    if (core.options.is_removed)(from) {
+        return Err(peer_removed());
+    }
+    Ok(from)
+}
+
+/// A snapshot that is being received; counted as failed unless it is said to have succeeded.
+struct Receiving {
+    core: Arc<Core>,
+    from: u64,
+    started: Instant,
+    ok: bool,
+}
+
+impl Receiving {
+    fn begin(core: Arc<Core>, from: u64) -> Receiving {
+        core.options.events.snapshot_receiving(from);
+        Receiving {
+            core,
+            from,
+            started: Instant::now(),
+            ok: false,
+        }
+    }
+
+    fn succeed(mut self) {
+        self.ok = true;
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        let events = &self.core.options.events;
+        events.snapshot_received(self.from, self.started.elapsed(), self.ok);
     }
 }
 
@@ -127,7 +162,7 @@ impl Peer for PeerService {
         request: Request<Streaming<pb::SnapshotPart>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
         let from = self.sender(&request)?;
-        let started = Instant::now();
+        let receiving = Receiving::begin(self.core.clone(), from);
         let incoming = self.snapshots.receive(request.into_inner()).await?;
         let snapshot = Snapshot {
             meta: incoming.meta,
@@ -139,10 +174,7 @@ impl Peer for PeerService {
             .install_full_snapshot(incoming.vote, snapshot)
             .await;
         let reply = reply.map_err(|error| internal(format!("snapshot: {error}")))?;
-        self.core
-            .options
-            .events
-            .snapshot_received(from, started.elapsed());
+        receiving.succeed();
         Ok(Response::new(pb::SnapshotReply {
             vote: Some(codec::vote_out(&reply.vote)),
         }))
@@ -201,6 +233,14 @@ impl Peer for PeerService {
             index: index.unwrap_or_default(),
             leader: self.leader(),
         }))
+    }
+
+    async fn probe(
+        &self,
+        request: Request<pb::ProbeRequest>,
+    ) -> Result<Response<pb::ProbeReply>, Status> {
+        self.sender(&request)?;
+        Ok(Response::new(pb::ProbeReply {}))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvd_raft::disk::RealDisk;
-use kvd_raft::{Error, Member, NoEvents, Node, Options, ProposeFailure, Status};
+use kvd_raft::{Change, Error, Member, NoEvents, Node, Options, ProposeFailure, Status};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -44,6 +44,7 @@ pub(crate) struct Setup {
     pub(crate) snapshot_count: u64,
     pub(crate) catchup_entries: u64,
     pub(crate) queue_max: usize,
+    pub(crate) force_new_cluster: bool,
 }
 
 impl Default for Setup {
@@ -53,6 +54,7 @@ impl Default for Setup {
             snapshot_count: 10_000,
             catchup_entries: 5_000,
             queue_max: 10_000,
+            force_new_cluster: false,
         }
     }
 }
@@ -101,6 +103,11 @@ impl TestMember {
                 failures.lock().extend(ids.iter().map(|id| (*id, failure)));
             }),
             purgeable_index: self.state.purgeable.clone(),
+            force_new_cluster: self.setup.force_new_cluster.then(|| member(self.id, true)),
+            is_removed: {
+                let state = self.state.clone();
+                Arc::new(move |id| state.removed.lock().contains(&id))
+            },
             events: Arc::new(NoEvents),
             disk: Arc::new(RealDisk),
             dialer: self.net.dialer(self.id),
@@ -175,6 +182,21 @@ impl TestMember {
 
     pub(crate) fn status(&self) -> Status {
         self.node().current_status()
+    }
+
+    /// Changes the membership, once changes before it are over.
+    #[track_caller]
+    pub(crate) fn change(&self, change: Change) -> Result<u64, Error> {
+        eventually("the membership may change", || {
+            let changed = self
+                .node()
+                .basis()
+                .and_then(|basis| self.wait(self.node().change(&basis, change.clone())));
+            match changed {
+                Err(Error::Superseded) => None,
+                other => Some(other),
+            }
+        })
     }
 
     pub(crate) fn propose(&self, id: u64, command: &[u8]) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kvd_raft::{Error, Role};
+use kvd_raft::{Change, Error, Role};
 
 use crate::harness::{Cluster, Setup, eventually, member};
 
@@ -68,9 +68,7 @@ fn a_learner_follows_is_promoted_votes_and_is_removed() {
     let place = cluster.prepare_member(Setup::default());
     cluster.members[place].start(None);
     let leader = &cluster.members[0];
-    leader
-        .wait(leader.node().add_learner(member(2, false)))
-        .expect("added");
+    leader.change(Change::Add(member(2, false))).expect("added");
     cluster.converge(10);
     let learner = &cluster.members[place];
     eventually("it knows what it is", || {
@@ -84,7 +82,7 @@ fn a_learner_follows_is_promoted_votes_and_is_removed() {
     assert_eq!(members, [member(1, true), member(2, false)]);
 
     learner.write(11);
-    leader.wait(leader.node().promote(2)).expect("promoted");
+    leader.change(Change::Promote(2)).expect("promoted");
     eventually("it votes", || {
         (learner.status().voters == [1, 2]).then_some(())
     });
@@ -93,19 +91,19 @@ fn a_learner_follows_is_promoted_votes_and_is_removed() {
     leader
         .wait(leader.node().transfer_leadership(Some(2)))
         .expect("handed over");
-    let refused = leader.wait(leader.node().remove(1));
+    let refused = leader.change(Change::Remove(1));
     assert!(
         matches!(refused, Err(Error::NotLeader { leader: Some(2) })),
         "{refused:?}"
     );
-    learner.wait(learner.node().remove(1)).expect("removed");
+    learner.change(Change::Remove(1)).expect("removed");
     eventually("it is alone", || {
         (learner.status().voters == [2]).then_some(())
     });
     learner.write(12);
     let members = learner.state.content.lock().members.clone();
     assert_eq!(members, [member(2, true)]);
-    let last = learner.wait(learner.node().remove(2));
+    let last = learner.change(Change::Remove(2));
     assert!(matches!(last, Err(Error::Membership(_))), "{last:?}");
 }
 
@@ -116,7 +114,7 @@ fn a_leader_that_removes_itself_is_replaced() {
     let id = cluster.members[old].id;
     let others: Vec<usize> = (0..3).filter(|place| *place != old).collect();
     cluster.members[old]
-        .wait(cluster.members[old].node().remove(id))
+        .change(Change::Remove(id))
         .expect("removed");
     let new = cluster.leader_of(&others);
     cluster.members[new].write(1);
@@ -130,13 +128,109 @@ fn a_member_that_moves_is_reached_at_its_new_address() {
     let id = cluster.members[cluster.follower()].id;
     let mut moved = member(id, true);
     moved.peer_urls = vec!["http://elsewhere:2380".into()];
+    let peer_urls = moved.peer_urls.clone();
     leader
-        .wait(leader.node().update(moved.clone()))
+        .change(Change::Update { id, peer_urls })
         .expect("updated");
     leader.write(1);
     cluster.converge(1);
     let members = leader.state.content.lock().members.clone();
     assert!(members.contains(&moved));
-    let unknown = leader.wait(leader.node().update(member(77, true)));
+    let unknown = leader.change(Change::Remove(77));
     assert!(matches!(unknown, Err(Error::Membership(_))), "{unknown:?}");
+}
+
+#[test]
+fn a_member_with_a_vote_gets_it_when_it_has_caught_up_and_not_before() {
+    let mut cluster = Cluster::start(1, Setup::default());
+    cluster.leader();
+    let place = cluster.prepare_member(Setup::default());
+    let leader = &cluster.members[0];
+    leader.change(Change::Add(member(2, true))).expect("added");
+    let members = leader.state.content.lock().members.clone();
+    assert_eq!(members, [member(1, true), member(2, true)]);
+    // The second member does not run, and the cluster goes on.
+    leader.write(1);
+    assert_eq!(leader.status().voters, [1]);
+    cluster.members[place].start(None);
+    let leader = &cluster.members[0];
+    eventually("it votes", || {
+        (leader.status().voters == [1, 2]).then_some(())
+    });
+    leader.write(2);
+    cluster.converge(2);
+}
+
+#[test]
+fn a_change_on_what_has_passed_is_refused_and_writes_nothing() {
+    let mut cluster = Cluster::start(1, Setup::default());
+    cluster.leader();
+    let leader = &cluster.members[0];
+    leader.write(1);
+    let old = leader.node().basis().expect("it leads");
+    leader.change(Change::Add(member(2, false))).expect("added");
+    let change = Change::Add(member(3, false));
+    let refused = leader.wait(leader.node().change(&old, change));
+    assert!(matches!(refused, Err(Error::Superseded)), "{refused:?}");
+    let twice = leader.change(Change::Add(member(2, false)));
+    assert!(matches!(twice, Err(Error::Membership(_))), "{twice:?}");
+    let members = leader.state.content.lock().members.clone();
+    assert_eq!(members, [member(1, true), member(2, false)]);
+    cluster.members[0].kill();
+    cluster.members[0].start(None);
+    cluster.leader();
+    assert_eq!(cluster.members[0].status().learners, [2]);
+}
+
+#[test]
+fn a_removed_member_learns_of_it_also_when_it_was_down() {
+    let mut cluster = Cluster::start(3, Setup::default());
+    let leader = cluster.leader();
+    let gone: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    let [up, down] = gone[..] else {
+        unreachable!("three members")
+    };
+    let remove = |cluster: &Cluster, place: usize| {
+        let id = cluster.members[place].id;
+        cluster.members[leader]
+            .change(Change::Remove(id))
+            .expect("removed");
+        cluster.members[leader].state.removed.lock().insert(id);
+    };
+    remove(&cluster, up);
+    eventually("it knows", || {
+        cluster.members[up].status().removed.then_some(())
+    });
+    cluster.members[down].kill();
+    cluster.members[leader].kill();
+    cluster.members[up].kill();
+    cluster.members[leader].start(None);
+    cluster.members[down].start(None);
+    let leads = cluster.leader_of(&[leader, down]);
+    assert!(!cluster.members[leads].status().removed);
+}
+
+#[test]
+fn one_of_three_goes_on_alone_with_all_its_data_when_it_is_told_to() {
+    let mut cluster = Cluster::start(3, Setup::default());
+    let leader = cluster.leader();
+    (1..=20).for_each(|id| cluster.members[leader].write(id));
+    cluster.converge(20);
+    let lone = cluster.follower();
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    for forced in [true, true, false] {
+        cluster.members[lone].setup.force_new_cluster = forced;
+        cluster.members[lone].start(None);
+        cluster.leader_of(&[lone]);
+        let member = &cluster.members[lone];
+        assert_eq!(member.status().voters, [member.id]);
+        let id = cluster.new_id();
+        member.write(id);
+        assert!(cluster.members[lone].state.has(20));
+        cluster.members[lone].shutdown();
+    }
+    let members = cluster.members[lone].state.content.lock().members.clone();
+    assert_eq!(members.len(), 1);
 }

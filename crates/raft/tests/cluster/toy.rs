@@ -1,6 +1,6 @@
 //! A state machine that remembers every command, and keeps its content over restarts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +19,8 @@ pub(crate) struct ToyState {
     pub(crate) installs: AtomicU64,
     /// The next apply fails.
     pub(crate) broken: AtomicBool,
+    /// Members that this one believes to have been removed.
+    pub(crate) removed: Mutex<HashSet<u64>>,
     /// How long each apply waits for a slow disk, in milliseconds.
     pub(crate) stall: AtomicU64,
 }

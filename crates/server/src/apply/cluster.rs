@@ -40,6 +40,11 @@ pub fn member(store: &Store, id: u64) -> Result<Option<Member>> {
     member_record(store, id)
 }
 
+/// Whether a member of this ID was removed from the cluster, which is for ever.
+pub fn is_removed(store: &Store, id: u64) -> bool {
+    store.table_get(Table::MembersRemoved, &key(id)).is_some()
+}
+
 /// The version that every member supports, `None` until the first leader has set it.
 pub fn cluster_version(store: &Store) -> Option<String> {
     let version = store.table_get(Table::Cluster, CLUSTER_VERSION)?;
@@ -69,10 +74,7 @@ pub(super) fn set_members(
         if stored.as_ref() != Some(&record) {
             put_record(writer, &record);
         }
-        if store
-            .table_get(Table::MembersRemoved, &key(member.id))
-            .is_some()
-        {
+        if is_removed(store, member.id) {
             writer.table_delete(Table::MembersRemoved, &key(member.id));
         }
     }

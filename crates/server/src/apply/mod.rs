@@ -27,7 +27,7 @@ mod txn;
 
 pub use alarm::Alarms;
 pub use applier::{Answers, Applier, Parts};
-pub use cluster::{cluster_version, member, members};
+pub use cluster::{cluster_version, is_removed, member, members};
 pub use outcome::Applied;
 pub(crate) use range::range_counting;
 pub use range::{View, range};

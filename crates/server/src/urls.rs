@@ -56,6 +56,9 @@ pub enum Error {
     /// There is something behind the port.
     #[error("URL must not contain a path: {0}")]
     Path(String),
+    /// A member without a URL.
+    #[error("no valid URLs given")]
+    Missing,
     /// A character that no URL holds.
     #[error("parse {0:?}: invalid character in URL")]
     Character(String),
@@ -177,6 +180,19 @@ pub fn parse_list(text: &str) -> Result<Vec<Url>, Error> {
     urls.sort();
     urls.dedup();
     Ok(urls)
+}
+
+/// Checks the URLs of a member and returns their texts, sorted, as etcd keeps them.
+///
+/// Errors: [`Error::Missing`] when there is none, and those of [`Url::parse`].
+pub fn canonical(texts: &[String]) -> Result<Vec<String>, Error> {
+    if texts.is_empty() {
+        return Err(Error::Missing);
+    }
+    let urls: Result<Vec<Url>, Error> = texts.iter().map(|text| Url::parse(text)).collect();
+    let mut texts: Vec<String> = urls?.iter().map(Url::to_string).collect();
+    texts.sort();
+    Ok(texts)
 }
 
 /// The texts of `urls` joined by commas.

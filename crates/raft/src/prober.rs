@@ -1,0 +1,84 @@
+//! Asks every peer all the time whether the way to it is open, and whether it still counts this
+//! member among the members.
+//!
+//! Only a leader talks to everybody otherwise. What the probes find is the base of the checks
+//! before a change of the membership, of the metrics of connections, and of how a member learns
+//! that it was removed: nobody sends it the entry that removes it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvd_api::pb::kvdpeerpb as pb;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use crate::core::Core;
+use crate::transport::client::{Peer, Purpose};
+
+/// Between two probes of a peer.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs until it is cancelled.
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut probes = tokio::task::JoinSet::new();
+    let mut under_way = BTreeSet::new();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                for peer in peers(&core) {
+                    if under_way.insert(peer.id) {
+                        probes.spawn(probe(peer));
+                    }
+                }
+            }
+            Some(probed) = probes.join_next() => {
+                // A probe does not panic; if one did, its peer would not be asked again.
+                if let Ok(id) = probed {
+                    under_way.remove(&id);
+                }
+            }
+        }
+    }
+}
+
+/// Everybody else. Those that are no members any more are forgotten.
+fn peers(core: &Core) -> Vec<Arc<Peer>> {
+    let metrics = core.raft().server_metrics();
+    let metrics = metrics.borrow_watched();
+    let membership = metrics.membership_config.membership();
+    core.peers
+        .forget_others(|id| membership.get_node(&id).is_some());
+    membership
+        .nodes()
+        .filter(|(id, _)| **id != core.options.member_id)
+        .map(|(id, node)| core.peers.get(*id, node))
+        .collect()
+}
+
+async fn probe(peer: Arc<Peer>) -> u64 {
+    let mut client = peer.client(Purpose::Control);
+    let started = Instant::now();
+    let asked = client.probe(peer.request(pb::ProbeRequest {}));
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(_)) => {
+            peer.answered();
+            peer.connected(true);
+            peer.events().peer_round_trip(peer.id, started.elapsed());
+        }
+        Ok(Err(status)) => {
+            peer.failed(&status);
+            peer.connected(false);
+        }
+        Err(_) => {
+            peer.events().peer_failed(peer.id);
+            peer.connected(false);
+        }
+    }
+    peer.id
+}
