@@ -5,7 +5,7 @@ PYTHON ?= python3
 SEED ?=
 TEST_ARGS ?=
 
-.PHONY: build test verify fix tidy manifests doc foreign compare sim cluster clean-cluster
+.PHONY: build test verify fix tidy manifests doc foreign compare sim podsim cluster clean-cluster
 
 build:
 	$(CARGO) build --release -p kvd -p kvctl
@@ -57,6 +57,12 @@ compare: build
 sim:
 	$(if $(SEED),KVD_SEED=$(SEED)) $(CARGO) test --release -p kvd-raft --test wal_power_cut
 	$(if $(SEED),KVD_SEED=$(SEED)) $(CARGO) test --release -p kvd-mvcc --test power_cut --test kill
+
+# The manifests on this machine, as root: make podsim STEPS=100 SEED=42 makes that many random steps.
+podsim:
+	$(CARGO) test --workspace --test podsim --no-run
+	$(if $(STEPS),KVD_PODSIM_STEPS=$(STEPS)) $(if $(SEED),KVD_SEED=$(SEED)) KVD_PODSIM_REQUIRED=1 \
+		$(CARGO) test --workspace --test podsim -- --nocapture $(if $(STEPS),random)
 
 # Three members on loopback until Ctrl-C; their data stays in .cluster/.
 cluster: build

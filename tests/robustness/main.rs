@@ -60,7 +60,7 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
             acknowledged += running.acknowledged();
             let mut piece = running.finish().await?;
             workload::read_back(&mut piece, &urls[0]).await?;
-            workload::verify(&prefixed(&piece, &all))?;
+            workload::verify(&workload::continued(&piece, &all))?;
             all = piece;
             running = Workload::start(
                 &urls,
@@ -75,7 +75,7 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
     let mut last = running.finish().await?;
     cluster.start_all().await?;
     workload::read_back(&mut last, &urls[size - 1]).await?;
-    let last = prefixed(&last, &all);
+    let last = workload::continued(&last, &all);
     workload::verify(&last)?;
     let hash = cluster.equal_hashes(Duration::from_secs(20)).await?;
     println!(
@@ -83,52 +83,6 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
         hash.hash
     );
     Ok(last)
-}
-
-/// Puts what the earlier piece ended with before every history: its last value as a write, and
-/// its writes without an answer as writes that may still take place.
-fn prefixed(piece: &Histories, earlier: &Histories) -> Histories {
-    let mut histories = piece.clone();
-    for (key, history) in &mut histories {
-        for operation in history.iter_mut() {
-            operation.call += 10;
-            operation.answer = operation.answer.saturating_add(10);
-        }
-        let Some(earlier) = earlier.get(key) else {
-            continue;
-        };
-        if let Some(Operation {
-            output: Output::Value(value),
-            ..
-        }) = earlier.last()
-        {
-            let (input, output) = match value {
-                Some(value) => (Input::Put(*value), Output::Done),
-                None => (Input::Delete, Output::Done),
-            };
-            history.insert(
-                0,
-                Operation {
-                    client: usize::MAX,
-                    input,
-                    output,
-                    call: 0,
-                    answer: 1,
-                },
-            );
-        }
-        let late = earlier
-            .iter()
-            .filter(|operation| operation.output == Output::Unknown);
-        for operation in late {
-            history.push(Operation {
-                call: 2,
-                answer: u64::MAX,
-                ..operation.clone()
-            });
-        }
-    }
-    histories
 }
 
 /// Kills or pauses one member, or all, and brings them back.

@@ -165,6 +165,52 @@ pub async fn read_back(histories: &mut Histories, url: &str) -> Result<()> {
     Ok(())
 }
 
+/// Puts what the earlier piece ended with before every history: its last value as a write, and
+/// its writes without an answer as writes that may still take place.
+pub fn continued(piece: &Histories, earlier: &Histories) -> Histories {
+    let mut histories = piece.clone();
+    for (key, history) in &mut histories {
+        for operation in history.iter_mut() {
+            operation.call += 10;
+            operation.answer = operation.answer.saturating_add(10);
+        }
+        let Some(earlier) = earlier.get(key) else {
+            continue;
+        };
+        if let Some(Operation {
+            output: Output::Value(value),
+            ..
+        }) = earlier.last()
+        {
+            let (input, output) = match value {
+                Some(value) => (Input::Put(*value), Output::Done),
+                None => (Input::Delete, Output::Done),
+            };
+            history.insert(
+                0,
+                Operation {
+                    client: usize::MAX,
+                    input,
+                    output,
+                    call: 0,
+                    answer: 1,
+                },
+            );
+        }
+        let late = earlier
+            .iter()
+            .filter(|operation| operation.output == Output::Unknown);
+        for operation in late {
+            history.push(Operation {
+                call: 2,
+                answer: u64::MAX,
+                ..operation.clone()
+            });
+        }
+    }
+    histories
+}
+
 struct Client {
     number: usize,
     options: Options,

@@ -1,0 +1,156 @@
+//! The machine: what it must have, and a corner of it that nothing else sees.
+//!
+//! A test starts itself once more in network, mount and process namespaces of its own. There it is
+//! root of everything: addresses and names collide with nobody's, no packet leaves, and when it
+//! ends, however it ends, the kernel takes all that it started and mounted with it.
+
+use std::future::Future;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Set in the inner process.
+const INSIDE: &str = "KVD_PODSIM_INSIDE";
+/// Set where a test that cannot run must fail instead of being skipped, as in CI.
+const REQUIRED: &str = "KVD_PODSIM_REQUIRED";
+/// What is run, and the Debian package of each.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("ip", "iproute2"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("pivot_root", "util-linux"),
+    ("mount", "mount"),
+];
+
+/// One set of pods at a time: they share this machine's cores.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Runs `test` in a corner of its own. `name` is the name of the `#[test]` function that calls.
+///
+/// Where the machine lacks something, prints `skipped` and the reason, unless
+/// `KVD_PODSIM_REQUIRED` is set.
+///
+/// Errors: what the test fails with.
+pub fn isolated<F>(name: &str, test: F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    if std::env::var_os(INSIDE).is_some() {
+        prepare()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        return runtime.block_on(test);
+    }
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(reason) = supported() {
+        if std::env::var_os(REQUIRED).is_some() {
+            bail!("{REQUIRED} is set and {name} cannot run: {reason:#}");
+        }
+        println!("skipped: {name}: {reason:#}");
+        return Ok(());
+    }
+    // However this process ends, the inner ones end with it.
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
+        .args(["--net", "--mount", "--propagation", "private"])
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .arg(std::env::current_exe()?)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .stdin(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "{name} failed inside: {status}");
+    Ok(())
+}
+
+fn supported() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "it takes root to make network namespaces"
+    );
+    for (program, package) in PROGRAMS {
+        ensure!(find(program), "{program} is missing ({package})");
+    }
+    kustomize()?;
+    let try_out = "mount -t tmpfs podsim /mnt && ip link add podsim0 type bridge && \
+                   mkdir /mnt/netns && mount --bind /mnt/netns /mnt/netns";
+    let output = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "--mount-proc"])
+        .args(["sh", "-c", try_out])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "this machine refuses namespaces: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+fn find(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(program).is_file())
+}
+
+fn kustomize() -> Result<Vec<String>> {
+    if find("kustomize") {
+        return Ok(vec!["kustomize".to_owned(), "build".to_owned()]);
+    }
+    ensure!(find("kubectl"), "neither kustomize nor kubectl is here");
+    Ok(vec!["kubectl".to_owned(), "kustomize".to_owned()])
+}
+
+/// Renders a folder below `deploy/k8s`.
+///
+/// Errors: when there is no kustomize, or it refuses.
+pub fn render(folder: &str) -> Result<String> {
+    let command = kustomize()?;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../deploy/k8s")
+        .join(folder);
+    let output = Command::new(&command[0])
+        .args(&command[1..])
+        .arg(&path)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{command:?} {}: {}",
+        path.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Inside: a place for named network namespaces, and a node's network.
+fn prepare() -> Result<()> {
+    std::fs::create_dir_all("/run/netns")?;
+    run("mount", &["-t", "tmpfs", "podsim", "/run/netns"])?;
+    run("ip", &["link", "set", "lo", "up"])?;
+    run("ip", &["link", "add", "cni0", "type", "bridge"])?;
+    run("ip", &["addr", "add", "10.244.0.1/16", "dev", "cni0"])?;
+    run("ip", &["link", "set", "cni0", "up"])
+}
+
+/// Runs a program to its end.
+///
+/// Errors: when it fails, with what it said.
+pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
