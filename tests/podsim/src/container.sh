@@ -51,4 +51,4 @@ if [ "$read_only" = yes ]; then mount -o remount,ro /; fi
 cd /
 if [ -n "$groups" ]; then groups="--groups=$groups"; else groups=--clear-groups; fi
 exec setpriv --reuid "$user" --regid "$group" "$groups" \
-  --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
+  --no-new-privs --bounding-set=-all -- "$@"

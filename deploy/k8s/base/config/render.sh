@@ -1,31 +1,48 @@
 #!/bin/sh
 # Makes this pod's config file of the templates in the ConfigMap.
 #
-# The first CLUSTER_SIZE members begin the cluster together. A pod with a higher number joins one
-# that exists: `kvctl member add` must have announced it.
+# With data, a member knows who it is, and the settings of a first start do not count. Without, it
+# either begins the cluster together with the other first CLUSTER_SIZE members, or it joins one that
+# is there: as `kvctl member add` announced it, for a new pod or for one whose disk was lost.
 set -eu
 
 size=${CLUSTER_SIZE:?how many members begin the cluster}
+scheme=${SCHEME:-http}
 set_name=${HOSTNAME%-*}
 ordinal=${HOSTNAME##*-}
+own=$scheme://$HOSTNAME.etcd:2380
 
 state=new
-last=$((size - 1))
-if [ "$ordinal" -ge "$size" ]; then
-  state=existing
-  last=$ordinal
-fi
-
 members=
 number=0
-while [ "$number" -le "$last" ]; do
-  members="$members${members:+,}$set_name-$number=${SCHEME:-http}://$set_name-$number.etcd:2380"
+while [ "$number" -lt "$size" ]; do
+  members="$members${members:+,}$set_name-$number=$scheme://$set_name-$number.etcd:2380"
   number=$((number + 1))
 done
 
+if [ ! -e /var/run/etcd/default.etcd/member ]; then
+  # "ID, status, name, peer URLs, client URLs, learner"; only who has not started has no name.
+  list=$(kvctl --endpoints "$scheme://etcd-client:2379" --dial-timeout 1s --command-timeout 3s \
+    member list 2>/dev/null | tr -d ' ') || list=
+  if printf '%s\n' "$list" | grep -q ",unstarted,.*$own,"; then
+    echo "$HOSTNAME was announced and joins the cluster that is there"
+    state=existing
+    urls=$(printf '%s\n' "$list" | grep -o "$scheme://[^,]*:2380")
+    members=
+    for url in $urls; do
+      name=${url#*://}
+      members="$members${members:+,}${name%%.*}=$url"
+    done
+  elif [ "$ordinal" -ge "$size" ]; then
+    echo "$HOSTNAME is not one of the first $size members: kvctl member add $HOSTNAME" \
+      "--peer-urls=$own" >&2
+    exit 1
+  fi
+fi
+
 cat /etc/kvd/*.yaml | sed \
   -e "s|@NAME@|$HOSTNAME|g" \
-  -e "s|@SCHEME@|${SCHEME:-http}|g" \
+  -e "s|@SCHEME@|$scheme|g" \
   -e "s|@INITIAL_CLUSTER_STATE@|$state|g" \
   -e "s|@INITIAL_CLUSTER@|$members|g" \
   >/run/kvd/kvd.yaml

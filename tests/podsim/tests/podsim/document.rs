@@ -18,6 +18,27 @@ fn text(output: Output) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// A client outside of the pods. What it says and is told is the transcript in
+/// `docs/kubernetes.md`.
+async fn client(cluster: &Cluster, program: &str, arguments: &[&str]) -> Result<String> {
+    let said = text(cluster.client(program, arguments).await?)?;
+    println!("$ {program} {}\n{}", arguments.join(" "), said.trim_end());
+    Ok(said)
+}
+
+/// `kubectl exec POD -- …`
+async fn exec(cluster: &Cluster, pod: &str, words: &[&str]) -> Result<Output> {
+    let output = cluster.exec(pod, words).await?;
+    let all = [&output.stdout[..], &output.stderr[..]].concat();
+    let all = String::from_utf8_lossy(&all);
+    println!(
+        "$ kubectl exec {pod} -- {}\n{}",
+        words.join(" "),
+        all.trim_end()
+    );
+    Ok(output)
+}
+
 #[test]
 fn the_documents_session() -> Result<()> {
     host::isolated("document::the_documents_session", session())
@@ -48,14 +69,14 @@ async fn session() -> Result<()> {
 async fn versions(cluster: &Cluster, endpoint: &str) -> Result<()> {
     let url = format!("http://{endpoint}/version");
     wait::until("the versions", CONVERGENCE, || async {
-        let version = text(cluster.client("curl", &["-s", "-S", &url]).await?)?;
+        let version = client(cluster, "curl", &["-s", "-S", &url]).await?;
         ensure!(version.starts_with(r#"{"etcdserver":"3."#), "{version}");
         ensure!(version.contains(r#""etcdcluster":"3."#), "{version}");
         Ok(())
     })
     .await?;
 
-    let version = text(cluster.client("kvctl", &["version"]).await?)?;
+    let version = client(cluster, "kvctl", &["version"]).await?;
     let lines: Vec<&str> = version.lines().collect();
     ensure!(
         lines.len() == 2 && lines[0].starts_with("kvctl version: "),
@@ -104,7 +125,7 @@ async fn members(cluster: &Cluster, endpoint: &str) -> Result<()> {
         ]);
     }
     for program in ["kvctl", "etcdctl"] {
-        let table = text(cluster.client(program, &list).await?)?;
+        let table = client(cluster, program, &list).await?;
         assert_eq!(cells(&table), expected, "{program}:\n{table}");
     }
     Ok(())
@@ -112,12 +133,12 @@ async fn members(cluster: &Cluster, endpoint: &str) -> Result<()> {
 
 async fn hello_world(cluster: &Cluster, endpoint: &str) -> Result<()> {
     let put = ["--endpoints", endpoint, "put", "message", "Hello world"];
-    assert_eq!(text(cluster.client("etcdctl", &put).await?)?, "OK\n");
+    assert_eq!(client(cluster, "etcdctl", &put).await?, "OK\n");
     for pod in PODS {
         let address = format!("{}:2379", cluster.ip(pod)?);
         let get = ["--endpoints", &address, "get", "message"];
         for program in ["kvctl", "etcdctl"] {
-            let got = text(cluster.client(program, &get).await?)?;
+            let got = client(cluster, program, &get).await?;
             assert_eq!(got, "message\nHello world\n", "{program} of {pod}");
         }
     }
@@ -128,7 +149,7 @@ async fn hello_world(cluster: &Cluster, endpoint: &str) -> Result<()> {
 /// `kubectl exec POD -- etcdctl get message`, on every pod.
 async fn everywhere(cluster: &Cluster) -> Result<()> {
     for pod in PODS {
-        let got = cluster.exec(pod, &["etcdctl", "get", "message"]).await?;
+        let got = exec(cluster, pod, &["etcdctl", "get", "message"]).await?;
         assert_eq!(text(got)?, "message\nHello world\n", "{pod}");
     }
     Ok(())
@@ -146,7 +167,7 @@ async fn the_leaders_pod_is_deleted(cluster: &Cluster) -> Result<()> {
 
     let health = ["etcdctl", "endpoint", "health", "--cluster"];
     wait::until("the loss to be seen", Duration::from_secs(20), || async {
-        let output = cluster.exec(other, &health).await?;
+        let output = exec(cluster, other, &health).await?;
         let said = format!(
             "{}{}",
             String::from_utf8_lossy(&output.stdout),
@@ -163,14 +184,14 @@ async fn the_leaders_pod_is_deleted(cluster: &Cluster) -> Result<()> {
     .await?;
     let next = cluster.leader().await?;
     assert_ne!(next, leader);
-    let got = cluster.exec(other, &["etcdctl", "get", "message"]).await?;
+    let got = exec(cluster, other, &["etcdctl", "get", "message"]).await?;
     assert_eq!(text(got)?, "message\nHello world\n");
 
     cluster.cordon(false);
     cluster.wait_ready(CONVERGENCE).await?;
     assert_ne!(cluster.ip(&leader)?, before, "a new pod has a new address");
     wait::until("everybody's health", CONVERGENCE, || async {
-        let output = cluster.exec(other, &health).await?;
+        let output = exec(cluster, other, &health).await?;
         let said = format!("{output:?}");
         ensure!(output.status.success(), "{said}");
         assert_eq!(said.matches(" is healthy").count(), 3, "{said}");
