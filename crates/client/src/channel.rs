@@ -13,15 +13,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::endpoint::Endpoint;
+use crate::dial;
+use crate::endpoint::{Endpoint, Security};
 use crate::error::{Attempt, Error, Result};
 use crate::retry::{jittered, root_cause};
+use crate::tls::TlsOptions;
 
 /// Pause before a failed endpoint is dialled again in the background, first and longest.
 const REDIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -38,6 +42,19 @@ pub(crate) struct DialOptions {
     pub(crate) dial_timeout: Duration,
     /// Interval and answer timeout of HTTP/2 pings.
     pub(crate) keep_alive: Option<(Duration, Duration)>,
+    /// For endpoints that want TLS, or that leave it open.
+    pub(crate) tls: Option<TlsOptions>,
+}
+
+impl DialOptions {
+    /// How a connection to `endpoint` is secured, if it is.
+    pub(crate) fn tls_for(&self, endpoint: &Endpoint) -> Option<TlsOptions> {
+        match endpoint.security() {
+            Security::Never => None,
+            Security::IfConfigured => self.tls.clone(),
+            Security::Always => Some(self.tls.clone().unwrap_or_default()),
+        }
+    }
 }
 
 /// The endpoints of one client and the connections to them.
@@ -51,6 +68,7 @@ pub(crate) struct Balancer {
 struct Slot {
     endpoint: Endpoint,
     dialer: tonic::transport::Endpoint,
+    tls: Option<TlsOptions>,
     dial_timeout: Duration,
     /// Written by whoever dials or sees a failure; nobody waits while holding it.
     state: Mutex<State>,
@@ -96,9 +114,15 @@ impl Balancer {
             .into_iter()
             .map(|endpoint| {
                 let dialer = endpoint.dialer(options.dial_timeout, options.keep_alive)?;
+                let tls = options.tls_for(&endpoint);
+                if let Some(tls) = &tls {
+                    // What is wrong with the files is better told now than at each dial.
+                    tls.config(dial::H2)?;
+                }
                 Ok(Arc::new(Slot {
                     endpoint,
                     dialer,
+                    tls,
                     dial_timeout: options.dial_timeout,
                     state: Mutex::default(),
                     dialling: tokio::sync::Mutex::default(),
@@ -113,6 +137,16 @@ impl Balancer {
 
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.slots.iter().map(|slot| &slot.endpoint)
+    }
+
+    /// The first endpoint, of which there is always one.
+    pub(crate) fn first(&self) -> &Endpoint {
+        &self.slots[0].endpoint
+    }
+
+    /// How connections to the first endpoint are secured.
+    pub(crate) fn first_tls(&self) -> Option<&TlsOptions> {
+        self.slots[0].tls.as_ref()
     }
 
     /// Number of endpoints that make a majority: after so many failures in a row it pays to pause.
@@ -284,16 +318,27 @@ impl Slot {
         }
     }
 
+    async fn connect(&self) -> std::result::Result<Channel, tonic::transport::Error> {
+        let Some(tls) = &self.tls else {
+            return self.dialer.connect().await;
+        };
+        let (endpoint, tls) = (self.endpoint.clone(), tls.clone());
+        let connector = tower::service_fn(move |_: Uri| {
+            let (endpoint, tls) = (endpoint.clone(), tls.clone());
+            async move {
+                let stream = dial::open(&endpoint, Some(&tls), dial::H2).await?;
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        });
+        self.dialer.connect_with_connector(connector).await
+    }
+
     /// Connects and waits for a first sign of life, all within twice the dial timeout.
     ///
     /// A connection alone says little: the kernel accepts it for a process that is stopped, or that
     /// speaks another protocol. No request is sent before something answered.
     async fn open(&self) -> std::result::Result<Channel, String> {
-        let channel = self
-            .dialer
-            .connect()
-            .await
-            .map_err(|err| root_cause(&err))?;
+        let channel = self.connect().await.map_err(|err| root_cause(&err))?;
         match timeout(self.dial_timeout, greet(channel.clone())).await {
             Ok(Ok(())) => Ok(channel),
             Ok(Err(status)) => Err(root_cause(&status)),

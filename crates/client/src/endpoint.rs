@@ -1,7 +1,9 @@
 //! The forms an endpoint can be written in.
 //!
 //! `host:port` and `http://host:port` are TCP; `unix://path` and `unix:path` a socket file, which
-//! is absolute with three slashes. A name is kept as a name: it is resolved at each connect.
+//! is absolute with three slashes. `https://host:port` and `unixs:` are the same with TLS;
+//! `host:port` alone is with TLS when the client has options for it. A name is kept as a name: it
+//! is resolved at each connect.
 //!
 //! Source: etcd `client/v3/internal/endpoint/endpoint.go`.
 
@@ -15,47 +17,97 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     text: String,
-    uri: String,
+    address: Address,
+    security: Security,
+}
+
+/// What is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp { host: String, port: u16 },
+    Unix { path: String },
+}
+
+/// Whether TLS is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    Never,
+    IfConfigured,
+    Always,
 }
 
 impl Endpoint {
     /// Reads an endpoint in any of the accepted forms.
     ///
-    /// Errors: [`Error::TlsUnsupported`] for `https://` and `unixs://`, [`Error::BadEndpoint`] for
-    /// any other scheme, a missing port or a missing path.
+    /// Errors: [`Error::BadEndpoint`] for any other scheme, a missing port or a missing path.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |reason: &str| Error::BadEndpoint {
             endpoint: text.to_owned(),
             reason: reason.to_owned(),
         };
-        if text.starts_with("https://") || text.starts_with("unixs:") {
-            return Err(Error::TlsUnsupported {
-                endpoint: text.to_owned(),
-            });
-        }
-        let uri = if let Some(rest) = text.strip_prefix("unix:") {
-            let path = rest.strip_prefix("//").unwrap_or(rest);
+        let socket = [("unix:", Security::Never), ("unixs:", Security::Always)]
+            .into_iter()
+            .find_map(|(scheme, security)| Some((text.strip_prefix(scheme)?, security)));
+        let (address, security) = if let Some((rest, security)) = socket {
+            let path = rest.strip_prefix("//").unwrap_or(rest).to_owned();
             if path.is_empty() {
                 return Err(bad("no socket path"));
             }
-            format!("unix:{path}")
+            (Address::Unix { path }, security)
         } else {
-            let url = match text.split_once("://") {
-                Some(("http", _)) => text.to_owned(),
+            let (security, default_port, url) = match text.split_once("://") {
+                Some(("http", _)) => (Security::Never, 80, text.to_owned()),
+                Some(("https", _)) => (Security::Always, 443, text.to_owned()),
                 Some((scheme, _)) => {
-                    return Err(bad(&format!("scheme {scheme:?} is not http or unix")));
+                    return Err(bad(&format!(
+                        "scheme {scheme:?} is not http, https, unix or unixs"
+                    )));
                 }
-                None => format!("http://{text}"),
+                None => (Security::IfConfigured, 80, format!("http://{text}")),
             };
             let parsed = Url::parse(&url).map_err(|err| bad(&err.to_string()))?;
-            let host = parsed.host_str().ok_or_else(|| bad("no host"))?;
-            // 80 is what a URL without a port means, as in gRPC's and Go's dialers.
-            format!("http://{host}:{}", parsed.port().unwrap_or(80))
+            let host = parsed.host_str().ok_or_else(|| bad("no host"))?.to_owned();
+            // What a URL without a port means, as in gRPC's and Go's dialers.
+            let port = parsed.port().unwrap_or(default_port);
+            (Address::Tcp { host, port }, security)
         };
         Ok(Endpoint {
             text: text.to_owned(),
-            uri,
+            address,
+            security,
         })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn security(&self) -> Security {
+        self.security
+    }
+
+    /// Whose certificate is expected: the host, or the last part of a socket's path.
+    pub(crate) fn host(&self) -> &str {
+        match &self.address {
+            Address::Tcp { host, .. } => host,
+            Address::Unix { path } => path.rsplit('/').next().unwrap_or(path),
+        }
+    }
+
+    /// Host and port as HTTP names them.
+    pub(crate) fn authority(&self) -> String {
+        match &self.address {
+            Address::Tcp { host, port } => format!("{host}:{port}"),
+            Address::Unix { .. } => "localhost".to_owned(),
+        }
+    }
+
+    /// Without the scheme, since how to connect is decided here.
+    fn uri(&self) -> String {
+        match &self.address {
+            Address::Tcp { host, port } => format!("http://{host}:{port}"),
+            Address::Unix { path } => format!("unix:{path}"),
+        }
     }
 
     /// The endpoint as it was written.
@@ -73,7 +125,7 @@ impl Endpoint {
             endpoint: self.text.clone(),
             reason: crate::retry::root_cause(&err),
         };
-        let mut dialer = tonic::transport::Endpoint::from_shared(self.uri.clone())
+        let mut dialer = tonic::transport::Endpoint::from_shared(self.uri())
             .map_err(bad)?
             .connect_timeout(dial_timeout)
             .tcp_nodelay(true)
@@ -111,19 +163,32 @@ mod tests {
             ("unix:kvd.sock", "unix:kvd.sock"),
         ] {
             let endpoint = Endpoint::parse(text).expect(text);
-            assert_eq!(endpoint.uri, uri);
+            assert_eq!(endpoint.uri(), uri);
             assert_eq!(endpoint.as_str(), text);
             endpoint.dialer(Duration::from_secs(1), None).expect(text);
         }
     }
 
     #[test]
-    fn tls_and_nonsense_are_refused_by_name() {
-        for text in ["https://a:1", "unixs:///x"] {
-            let err = Endpoint::parse(text).expect_err(text);
-            assert!(matches!(err, Error::TlsUnsupported { .. }), "{err}");
-            assert!(err.to_string().contains(text), "{err}");
+    fn the_scheme_says_whether_tls_is_spoken() {
+        for (text, security, host) in [
+            ("a:1", Security::IfConfigured, "a"),
+            ("http://a:1", Security::Never, "a"),
+            ("https://a:1", Security::Always, "a"),
+            ("unix:///run/x", Security::Never, "x"),
+            ("unixs:///run/x", Security::Always, "x"),
+            ("unixs://x", Security::Always, "x"),
+        ] {
+            let endpoint = Endpoint::parse(text).expect(text);
+            assert_eq!(endpoint.security(), security, "{text}");
+            assert_eq!(endpoint.host(), host, "{text}");
         }
+        let endpoint = Endpoint::parse("https://a").expect("endpoint");
+        assert_eq!(endpoint.authority(), "a:443");
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
         for text in ["", "ftp://a:1", "unix://", "http://", "a b:1", "host:99999"] {
             let err = Endpoint::parse(text).expect_err(text);
             assert!(matches!(err, Error::BadEndpoint { .. }), "{text}: {err}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kvd_api::error::WireError;
+use kvd_api::pb::etcdserverpb::ResponseHeader;
 use tonic::Code;
 
 /// A result of this crate.
@@ -18,7 +19,7 @@ pub struct Attempt {
 }
 
 /// Why a request failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A server answered with an error. The texts of etcd's own errors are kept to the letter.
     #[error("{}", etcd_text(*code, message))]
@@ -71,7 +72,7 @@ pub enum Error {
     /// The client was built without an endpoint.
     #[error("etcdclient: no available endpoints")]
     NoEndpoints,
-    /// An endpoint is neither `host:port`, `http://host:port` nor `unix://path`.
+    /// An endpoint is in none of the forms of [`crate::Endpoint`].
     #[error("endpoint {endpoint:?} is not usable: {reason}")]
     BadEndpoint {
         /// The endpoint as it was given.
@@ -79,12 +80,49 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An `https://` or `unixs://` endpoint.
-    #[error("endpoint {endpoint:?} asks for TLS, which this version does not speak yet")]
-    TlsUnsupported {
-        /// The endpoint as it was given.
-        endpoint: String,
+    /// What TLS needs cannot be read, or makes no sense.
+    #[error("{reason}")]
+    Tls {
+        /// Which file, and what is wrong with it.
+        reason: String,
     },
+    /// No token could be got for the client's user.
+    #[error(transparent)]
+    Login(Box<Error>),
+    /// The token cannot be sent: it holds more than visible ASCII.
+    #[error("the token holds characters that no header may hold")]
+    BadToken,
+    /// The server ended a watch.
+    #[error("{}", canceled(*compact_revision, reason))]
+    WatchCanceled {
+        /// Who answered, and the store's revision.
+        header: ResponseHeader,
+        /// The compacted revision, when the watch asked for something below it; else zero.
+        compact_revision: i64,
+        /// The server's text, which may be empty.
+        reason: String,
+    },
+    /// The watch was over before.
+    #[error("the watch is closed")]
+    WatchClosed,
+    /// The lease of the session ran out, and what it held is lost.
+    #[error("mutex: session is expired")]
+    SessionExpired,
+    /// Another session holds the lock.
+    #[error("mutex: Locked by another session")]
+    Locked,
+    /// The lock is not held.
+    #[error("mutex: lock has already been released")]
+    NotLocked,
+    /// Another session leads, or this one has resigned.
+    #[error("election: not leader")]
+    NotLeader,
+    /// Nobody leads.
+    #[error("election: no leader")]
+    NoLeader,
+    /// The caller gave up waiting.
+    #[error("context canceled")]
+    Canceled,
     /// An answer could not be decoded.
     #[error("the answer could not be decoded: {0}")]
     Decode(#[from] prost::DecodeError),
@@ -108,20 +146,41 @@ impl Error {
             | Error::BadLimits { .. }
             | Error::NoEndpoints
             | Error::BadEndpoint { .. }
-            | Error::TlsUnsupported { .. }
+            | Error::Tls { .. }
+            | Error::WatchCanceled { .. }
+            | Error::WatchClosed
+            | Error::Login(_)
+            | Error::BadToken
+            | Error::SessionExpired
+            | Error::Locked
+            | Error::NotLocked
+            | Error::NotLeader
+            | Error::NoLeader
+            | Error::Canceled
             | Error::Decode(_) => false,
         }
     }
 
     /// The row of the wire table that a server's error belongs to.
     pub fn wire(&self) -> Option<WireError> {
-        match self {
-            Error::Etcd { message, .. } => WireError::ALL
-                .iter()
-                .copied()
-                .find(|row| row.message() == message),
-            _ => None,
-        }
+        let text = match self {
+            Error::Etcd { message, .. } => message,
+            Error::Login(error) => return error.wire(),
+            Error::WatchCanceled {
+                compact_revision,
+                reason,
+                ..
+            } => match reason.split_once(" desc = ") {
+                _ if *compact_revision != 0 => return Some(WireError::Compacted),
+                Some((_, text)) => text,
+                None => reason,
+            },
+            _ => return None,
+        };
+        WireError::ALL
+            .iter()
+            .copied()
+            .find(|row| row.message() == text)
     }
 }
 
@@ -162,6 +221,17 @@ fn etcd_text(code: Code, message: &str) -> String {
         message.to_owned()
     } else {
         format!("rpc error: code = {} desc = {message}", code_name(code))
+    }
+}
+
+/// Why a watch was ended. A server that gives no reason means a revision in the future.
+fn canceled(compact_revision: i64, reason: &str) -> String {
+    match reason {
+        _ if compact_revision != 0 => WireError::Compacted.message().to_owned(),
+        "" => WireError::FutureRevision.message().to_owned(),
+        // A refusal to begin comes in gRPC's form already.
+        reason if reason.starts_with("rpc error: ") => reason.to_owned(),
+        reason => etcd_text(Code::FailedPrecondition, reason),
     }
 }
 

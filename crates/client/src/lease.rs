@@ -115,10 +115,6 @@ impl Client {
             deadline: Instant::now() + seconds(FIRST_TTL),
         }
     }
-
-    fn endpoint_list(&self) -> String {
-        self.endpoints().collect::<Vec<_>>().join(",")
-    }
 }
 
 /// Renews one lease each third of its TTL.

@@ -31,29 +31,44 @@
 //! # }
 //! ```
 //!
-//! Left out so far: TLS, authentication, and watches. An `https://` endpoint is refused with
-//! [`Error::TlsUnsupported`].
+//! A [`Watch`] resumes where it stood when its connection is lost; [`Session`], [`Mutex`] and
+//! [`Election`] are built on leases and watches as in etcd's own client.
+//!
+//! Connections are secured as [`TlsOptions`] say; a client with a user authenticates once and again
+//! when its token is refused.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod auth;
 mod channel;
 mod client;
 mod cluster;
+mod concurrency;
+mod dial;
 mod endpoint;
 mod error;
 mod kv;
 mod lease;
 mod maintenance;
 mod retry;
+mod tls;
 mod txn;
+mod watch;
 
 pub use client::{Builder, Client};
+pub use concurrency::{Election, Mutex, Observer, Session};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result, code_name};
 pub use kv::{DeleteOptions, GetOptions, GetResponse, PutOptions, Span, prefix_end};
+pub use kvd_api::pb::authpb::{Permission, permission::Type as PermissionType};
 pub use kvd_api::pb::etcdserverpb as pb;
-pub use kvd_api::pb::mvccpb::KeyValue;
+pub use kvd_api::pb::mvccpb::event::EventType;
+pub use kvd_api::pb::mvccpb::{Event, KeyValue};
 pub use kvd_api::wire::RangeResponse;
 pub use lease::KeepAlive;
+pub use maintenance::Snapshot;
+pub use pb::downgrade_request::DowngradeAction;
 pub use pb::range_request::{SortOrder, SortTarget};
 pub use retry::Rule;
+pub use tls::TlsOptions;
 pub use txn::{Compare, CompareBuilder, Op, Txn};
+pub use watch::{Watch, WatchOptions, WatchResponse, WatchStream};

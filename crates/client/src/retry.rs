@@ -83,6 +83,11 @@ fn fate_of(status: &Status) -> Fate {
     Fate::Lost
 }
 
+/// Whether the connection failed, rather than a server answered.
+pub(crate) fn never_answered(status: &Status) -> bool {
+    matches!(fate_of(status), Fate::NotSent | Fate::Lost)
+}
+
 /// Sends a request under `rule` until it is answered, must not be repeated, or `deadline` passes.
 pub(crate) async fn run<T, F>(
     balancer: &Balancer,
@@ -168,7 +173,7 @@ fn into_error(
 }
 
 /// A server's answer as an error.
-fn from_status(status: &Status) -> Error {
+pub(crate) fn from_status(status: &Status) -> Error {
     if let Some(text) = too_large(status) {
         return Error::Etcd {
             code: Code::ResourceExhausted,
@@ -201,6 +206,17 @@ pub(crate) fn stream_error(status: Status, endpoints: &str, deadline: Instant) -
         Fate::Answered
     };
     into_error(status, fate, endpoints, deadline, Instant::now())
+}
+
+/// As [`stream_error`], of a stream that no deadline ends.
+pub(crate) fn stream_failed(status: &Status, endpoints: &str) -> Error {
+    if status.source().is_some() {
+        return Error::ConnectionLost {
+            endpoint: endpoints.to_owned(),
+            reason: root_cause(status),
+        };
+    }
+    from_status(status)
 }
 
 /// `pause` give or take a tenth, so that clients that failed together do not come back together.

@@ -16,6 +16,8 @@ pub(crate) const BAD_CONNECTION: u8 = 2;
 pub(crate) const INVALID_INPUT: u8 = 3;
 /// A valid flag has a value that is not supported.
 pub(crate) const BAD_FEATURE: u8 = 4;
+/// What was under way was ended from outside: a watch by the server, a snapshot half-way.
+pub(crate) const INTERRUPTED: u8 = 5;
 /// Output could not be written.
 pub(crate) const IO: u8 = 6;
 /// The arguments are wrong in number or contradict each other.
@@ -89,6 +91,7 @@ impl Failure {
 /// An error in etcdctl's words, which scripts look for.
 pub(crate) fn text(error: &Error) -> String {
     match error {
+        Error::Login(error) => text(error),
         Error::NoConnection { .. } => Error::DeadlineExceeded.to_string(),
         Error::ConnectionLost { .. } => {
             format!("rpc error: code = Unavailable desc = {error}")
@@ -99,8 +102,10 @@ pub(crate) fn text(error: &Error) -> String {
 
 /// What else helps: where was tried, what came of it, what to do.
 pub(crate) fn advice(error: &Error) -> String {
-    let Error::NoConnection { waited, tried } = error else {
-        return String::new();
+    let (waited, tried) = match error {
+        Error::NoConnection { waited, tried } => (waited, tried),
+        Error::Login(error) => return advice(error),
+        _ => return String::new(),
     };
     let mut advice = format!(
         "no endpoint could be reached within {:.1}s:\n",
@@ -121,8 +126,10 @@ impl From<Error> for Failure {
         let code = match &error {
             Error::NoEndpoints
             | Error::BadEndpoint { .. }
-            | Error::TlsUnsupported { .. }
+            | Error::Login(_)
+            | Error::BadToken
             | Error::BadLimits { .. } => BAD_CONNECTION,
+            Error::Tls { .. } => BAD_ARGS,
             _ => ERROR,
         };
         Failure::new(code, text(&error)).with_details(advice(&error))

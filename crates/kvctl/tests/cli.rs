@@ -242,24 +242,14 @@ fn every_failure_has_etcdctls_exit_code_and_words() {
             "rpc error: code = Unimplemented desc = kvd does not implement KV.Compact yet",
         ),
         (
-            1,
-            &["watch", "foo", "--prefix"],
-            "this version of kvctl does not have the command 'watch' yet",
-        ),
-        (
-            1,
-            &["member", "add", "x", "--peer-urls=y"],
-            "this version of kvctl does not have the command 'member add' yet",
-        ),
-        (
             2,
             &["--endpoints", "", "get", "a"],
             "etcdclient: no available endpoints",
         ),
         (
-            2,
-            &["--endpoints", "https://a:1", "get", "a"],
-            "endpoint \"https://a:1\" asks for TLS, which this version does not speak yet",
+            128,
+            &["--cacert", "nosuch.pem", "get", "a"],
+            "open nosuch.pem: no such file or directory",
         ),
         (
             4,
@@ -290,6 +280,27 @@ fn every_failure_has_etcdctls_exit_code_and_words() {
             128,
             &["get", "foo", "--count-only"],
             "--count-only is only for `--write-out=fields`",
+        ),
+        (128, &["watch"], "bad number of arguments"),
+        (
+            128,
+            &["watch", "foo", "--"],
+            "bad number of arguments (found separator --, but no commands)",
+        ),
+        (
+            128,
+            &["watch", "a", "b", "--prefix"],
+            "`range_end` and `--prefix` are mutually exclusive",
+        ),
+        (
+            128,
+            &["lock"],
+            "lock takes a lock name argument and an optional command to execute",
+        ),
+        (
+            128,
+            &["elect", "name"],
+            "no proposal argument but -l not set",
         ),
         (
             128,
@@ -468,6 +479,55 @@ fn a_flag_with_its_variable_is_refused() {
         "{}",
         ended.err
     );
+}
+
+#[test]
+fn variables_of_watch_stand_for_its_key_and_nothing_else() {
+    let watch = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = kvctl(&[&["watch"], args].concat());
+        command.envs(variables.iter().copied());
+        Ended::from(command.output().expect("run"))
+    };
+    let key = ("ETCDCTL_WATCH_KEY", "k");
+    for (args, variables, message) in [
+        (
+            &["foo"][..],
+            &[key][..],
+            "bad number of arguments (found conflicting environment key)",
+        ),
+        (
+            &["foo", "--", "true"],
+            &[key],
+            "bad number of arguments (found conflicting environment key)",
+        ),
+        (
+            &[],
+            &[("ETCDCTL_WATCH_RANGE_END", "z")],
+            "ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END=\"z\"",
+        ),
+    ] {
+        let ended = watch(args, variables);
+        assert_eq!(ended.code, Some(128), "{args:?}");
+        assert_eq!(ended.err, format!("Error: {message}\n"), "{args:?}");
+    }
+}
+
+#[test]
+fn interactive_lines_that_make_no_sense_are_told() {
+    let input = "bogus\n\nwatch\nwatch a b --prefix\n";
+    let ended = run_with_input(&["watch", "-i"], input);
+    assert_eq!((ended.code, &ended.out[..]), (Some(3), ""));
+    assert_eq!(
+        ended.err,
+        "Invalid command bogus (only support watch)\n\
+         Invalid command:  (watch and progress supported)\n\
+         Invalid command watch (command type or key is not provided)\n\
+         Invalid command watch a b --prefix (`range_end` and `--prefix` are mutually exclusive)\n\
+         Error: error reading watch request line: EOF\n"
+    );
+    let ended = run_with_input(&["watch", "-i"], "watch a --bad\n");
+    assert_eq!(ended.code, Some(128));
+    assert_eq!(ended.err, "Error: unknown flag: --bad\n");
 }
 
 #[test]

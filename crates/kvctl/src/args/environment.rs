@@ -17,6 +17,10 @@ use crate::failure::Failure;
 
 const PREFIXES: [&str; 2] = ["KVCTL_", "ETCDCTL_"];
 
+/// Variables of `watch` alone, without their prefix.
+const WATCH_KEY: &str = "WATCH_KEY";
+const WATCH_RANGE_END: &str = "WATCH_RANGE_END";
+
 /// The variables that may concern us.
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
@@ -38,14 +42,39 @@ impl Environment {
         }
     }
 
+    /// What `watch` watches when it is given no key.
+    pub(super) fn watch_key(&self) -> Option<OsString> {
+        self.first(WATCH_KEY)
+    }
+
+    /// The end of the range that starts at [`Environment::watch_key`].
+    pub(super) fn watch_range_end(&self) -> Option<OsString> {
+        self.first(WATCH_RANGE_END)
+    }
+
+    fn first(&self, name: &str) -> Option<OsString> {
+        let values = PREFIXES
+            .iter()
+            .map(|prefix| self.variables.get(&format!("{prefix}{name}")));
+        values.flatten().find(|value| !value.is_empty()).cloned()
+    }
+
     /// The flags that the environment adds to a command line, as `--flag=value`.
     pub(super) fn flags(
         &self,
         root: &clap::Command,
         matches: &ArgMatches,
+        is_watch: bool,
         warn: &mut dyn FnMut(String),
     ) -> Result<Vec<OsString>, Failure> {
         let mut known = vec!["ETCDCTL_API".to_owned()];
+        if is_watch {
+            let own = [WATCH_KEY, WATCH_RANGE_END];
+            known.extend(
+                own.iter()
+                    .flat_map(|name| PREFIXES.map(|prefix| format!("{prefix}{name}"))),
+            );
+        }
         let mut flags = Vec::new();
         for arg in root.get_arguments().filter(|arg| arg.is_global_set()) {
             let Some(name) = arg.get_long() else { continue };
@@ -93,7 +122,7 @@ pub(crate) fn variable(prefix: &str, flag: &str) -> String {
 }
 
 /// Whether a flag was given on the command line, before or after the command's name.
-fn is_set(matches: &ArgMatches, id: &str) -> bool {
+pub(super) fn is_set(matches: &ArgMatches, id: &str) -> bool {
     let here = matches.try_contains_id(id).is_ok()
         && matches.value_source(id) == Some(ValueSource::CommandLine);
     here || matches

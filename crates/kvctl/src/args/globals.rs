@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
+use kvd_client::TlsOptions;
 
+use crate::commands::Discovery;
 use crate::failure::Failure;
 use crate::go_text::{duration, number};
 
@@ -38,6 +40,9 @@ pub(crate) struct Globals {
     #[arg(long, global = true, hide = true, value_name = "duration", default_value = "5s",
           value_parser = duration::parse)]
     pub(crate) command_timeout: Duration,
+    /// Whether `command_timeout` was given rather than its default.
+    #[arg(skip)]
+    pub(super) is_command_timeout_given: bool,
     /// keepalive time for client connections
     #[arg(long, global = true, hide = true, value_name = "duration", default_value = "2s",
           value_parser = duration::parse)]
@@ -110,44 +115,95 @@ impl Globals {
         trimmed.filter(|endpoint| !endpoint.is_empty()).collect()
     }
 
-    /// Refuses by name what this version does not have and what would change the outcome.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    /// `name`, or `name:password`; an empty one is none.
+    pub(crate) fn user(&self) -> Option<&str> {
+        given(&self.user)
+    }
+
+    pub(crate) fn password(&self) -> Option<&str> {
+        given(&self.password)
+    }
+
+    pub(crate) fn auth_jwt_token(&self) -> Option<&str> {
+        given(&self.auth_jwt_token)
+    }
+
+    /// The time limit for commands that have none unless it is given.
+    pub(crate) fn given_command_timeout(&self) -> Option<Duration> {
+        self.is_command_timeout_given
+            .then_some(self.command_timeout)
+    }
+
+    /// Where to look for endpoints, when a domain is given.
+    pub(crate) fn discovery(&self) -> Option<Discovery<'_>> {
+        Some(Discovery {
+            domain: given(&self.discovery_srv)?,
+            name: given(&self.discovery_srv_name).unwrap_or_default(),
+            is_insecure: self.insecure_discovery,
+        })
+    }
+
+    /// How connections are secured: where TLS is left open, any of its flags asks for it.
+    pub(crate) fn tls(&self) -> Result<Option<TlsOptions>, Failure> {
         for (name, value) in [
             ("cert", &self.cert),
             ("key", &self.key),
             ("cacert", &self.cacert),
         ] {
-            match value.as_deref() {
-                Some("") => {
-                    let message = format!("empty string is passed to --{name} option");
-                    return Err(Failure::bad_args(message));
-                }
-                Some(_) => return Err(refused(name, "TLS")),
-                None => {}
+            if value.as_deref() == Some("") {
+                let message = format!("empty string is passed to --{name} option");
+                return Err(Failure::bad_args(message));
             }
         }
-        if !self.insecure_transport {
-            return Err(refused("insecure-transport=false", "TLS"));
+        let files = Files {
+            cert: given(&self.cert),
+            key: given(&self.key),
+            cacert: given(&self.cacert),
+        };
+        let mut tls = files.options(self.insecure_transport)?;
+        // A domain whose records are trusted is what certificates must name.
+        let domain = self.discovery().filter(|discovery| !discovery.is_insecure);
+        if let Some(discovery) = domain {
+            let options = tls.unwrap_or_default();
+            tls = Some(options.server_name(discovery.domain));
         }
         if self.insecure_skip_tls_verify {
-            return Err(refused("insecure-skip-tls-verify", "TLS"));
+            tls = Some(tls.unwrap_or_default().skip_verification());
         }
-        for (name, value, what) in [
-            ("auth-jwt-token", &self.auth_jwt_token, "authentication"),
-            ("user", &self.user, "authentication"),
-            ("password", &self.password, "authentication"),
-            ("discovery-srv", &self.discovery_srv, "DNS discovery"),
-        ] {
-            if value.as_deref().is_some_and(|value| !value.is_empty()) {
-                return Err(refused(name, what));
-            }
-        }
-        Ok(())
+        Ok(tls)
     }
 }
 
-fn refused(flag: &str, what: &str) -> Failure {
-    Failure::bad_feature(format!(
-        "--{flag}: this version of kvctl does not have {what} yet"
-    ))
+/// The files of TLS, by whichever flags they were given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Files<'f> {
+    pub(crate) cert: Option<&'f str>,
+    pub(crate) key: Option<&'f str>,
+    pub(crate) cacert: Option<&'f str>,
+}
+
+impl Files<'_> {
+    /// `is_insecure`: without files, no TLS is asked for.
+    pub(crate) fn options(self, is_insecure: bool) -> Result<Option<TlsOptions>, Failure> {
+        let mut options = TlsOptions::new();
+        match (self.cert, self.key) {
+            (Some(cert), Some(key)) => options = options.identity(cert, key),
+            (None, None) => {}
+            (cert, key) => {
+                let (cert, key) = (cert.unwrap_or_default(), key.unwrap_or_default());
+                return Err(Failure::bad_args(format!(
+                    "KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"
+                )));
+            }
+        }
+        if let Some(file) = self.cacert {
+            options = options.ca(file);
+        }
+        let has_files = self.cert.is_some() || self.cacert.is_some();
+        Ok((has_files || !is_insecure).then_some(options))
+    }
+}
+
+fn given(flag: &Option<String>) -> Option<&str> {
+    flag.as_deref().filter(|value| !value.is_empty())
 }

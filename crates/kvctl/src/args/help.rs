@@ -284,6 +284,7 @@ fn type_name(arg: &Arg) -> &'static str {
         .map(|name| name.as_str());
     match name {
         Some("int") => "int",
+        Some("uint") => "uint",
         Some("duration") => "duration",
         Some("strings") => "strings",
         Some("string") => "string",

@@ -6,10 +6,11 @@ use std::ffi::{OsStr, OsString};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, FromArgMatches};
 
-use super::environment::Environment;
+use super::environment::{Environment, is_set};
 use super::help;
-use super::tree::{CommandLine, Line, LineOp, command, line_command};
-use super::{Command, Globals};
+use super::kv::{Line, LineOp, WatchLine};
+use super::tree::{CommandLine, command, line_command, watch_line_command};
+use super::{Command, Globals, WatchArgs};
 use crate::failure::Failure;
 
 /// What the command line asks for.
@@ -52,11 +53,17 @@ pub(crate) fn parse(
             Ok(Parsed::Run(Box::new(line.globals), Box::new(asked)))
         }
         _ => {
-            let from_environment = environment.flags(&root, &matches, warn)?;
+            let is_watch = matches!(asked, Command::Watch(_));
+            let from_environment = environment.flags(&root, &matches, is_watch, warn)?;
             let all: Vec<OsString> = from_environment.into_iter().chain(words.to_vec()).collect();
             let matches = read(&root, &all).map_err(|err| failure(&err, &root, words))?;
             let line = from_matches(&matches)?;
-            let asked = line.command.unwrap_or(asked);
+            let mut asked = line.command.unwrap_or(asked);
+            if let Command::Watch(watch) = &mut asked {
+                watch.is_separated = words.iter().any(|word| word == "--");
+                watch.env_key = environment.watch_key();
+                watch.env_range_end = environment.watch_range_end();
+            }
             Ok(Parsed::Run(Box::new(line.globals), Box::new(asked)))
         }
     }
@@ -73,6 +80,21 @@ pub(crate) fn line_op(args: Vec<Vec<u8>>) -> Result<LineOp, String> {
     Ok(line.op)
 }
 
+/// Reads one line of an interactive watch, beginning with the word `watch`.
+pub(crate) fn watch_line(args: Vec<Vec<u8>>) -> Result<WatchArgs, String> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let words: Vec<OsString> = args.into_iter().skip(1).map(OsString::from_vec).collect();
+    let is_separated = words.iter().any(|word| word == "--");
+    let matches = watch_line_command()
+        .try_get_matches_from(words)
+        .map_err(|err| message(&err).unwrap_or_else(|| "pflag: help requested".to_owned()))?;
+    let line = WatchLine::from_arg_matches(&matches).map_err(|err| err.to_string())?;
+    Ok(WatchArgs {
+        is_separated,
+        ..line.watch
+    })
+}
+
 pub(super) fn read(root: &clap::Command, words: &[OsString]) -> Result<ArgMatches, clap::Error> {
     let program = OsStr::new("kvctl").to_owned();
     root.clone()
@@ -80,7 +102,10 @@ pub(super) fn read(root: &clap::Command, words: &[OsString]) -> Result<ArgMatche
 }
 
 fn from_matches(matches: &ArgMatches) -> Result<CommandLine, Failure> {
-    CommandLine::from_arg_matches(matches).map_err(|err| Failure::error(err.to_string()))
+    let line = CommandLine::from_arg_matches(matches);
+    let mut line = line.map_err(|err| Failure::error(err.to_string()))?;
+    line.globals.is_command_timeout_given = is_set(matches, "command_timeout");
+    Ok(line)
 }
 
 /// A failed parse as cobra tells it: the message, then the usage of the command that was meant.

@@ -204,39 +204,44 @@ fn variables_that_make_no_sense_are_told() {
 }
 
 #[test]
-fn flags_for_what_is_not_built_are_refused_by_name() {
-    for (words, part) in [
+fn tls_is_asked_for_by_any_of_its_flags() {
+    for (words, asks) in [
+        (&["get", "a"][..], false),
+        (&["--insecure-transport=false", "get", "a"], true),
+        (&["--insecure-skip-tls-verify", "get", "a"], true),
+        (&["--cacert", "x", "get", "a"], true),
+        (&["--cert", "x", "--key", "y", "get", "a"], true),
+        (&["-d", "example.org", "get", "a"], false),
         (
-            &["--cert", "x"][..],
-            "--cert: this version of kvctl does not have TLS yet",
+            &[
+                "-d",
+                "example.org",
+                "--insecure-discovery=false",
+                "get",
+                "a",
+            ],
+            true,
         ),
-        (
-            &["--insecure-transport=false"],
-            "--insecure-transport=false",
-        ),
-        (
-            &["--user", "root:x"],
-            "--user: this version of kvctl does not have authentication yet",
-        ),
-        (&["-d", "example.org"], "--discovery-srv: "),
     ] {
-        let all = [words, &["get", "a"]].concat();
-        let failure = run(&all).0.check().expect_err("refused");
-        assert_eq!(failure.code, 4);
-        assert!(failure.message.starts_with(part), "{}", failure.message);
+        assert_eq!(
+            run(words).0.tls().expect("options").is_some(),
+            asks,
+            "{words:?}"
+        );
     }
-    let failure = run(&["--cert", "", "get", "a"])
-        .0
-        .check()
-        .expect_err("refused");
-    assert_eq!(
-        failure,
-        Failure::bad_args("empty string is passed to --cert option")
-    );
-    run(&["--insecure-transport", "--user", "", "get", "a"])
-        .0
-        .check()
-        .expect("harmless");
+    for (words, message) in [
+        (
+            &["--cert", "", "get", "a"][..],
+            "empty string is passed to --cert option",
+        ),
+        (
+            &["--key", "y", "get", "a"],
+            "KeyFile and CertFile must both be present[key: y, cert: ]",
+        ),
+    ] {
+        let failure = run(words).0.tls().expect_err("refused");
+        assert_eq!(failure, Failure::bad_args(message));
+    }
 }
 
 #[test]

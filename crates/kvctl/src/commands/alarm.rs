@@ -11,7 +11,7 @@ pub(super) async fn list(globals: &Globals, words: &[OsString], to: &mut Streams
     if !words.is_empty() {
         return Err(Failure::bad_args("alarm list command accepts no arguments"));
     }
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.alarm_list().await?;
     session.printer.alarm(to, &answer)
 }
@@ -22,7 +22,7 @@ pub(super) async fn disarm(globals: &Globals, words: &[OsString], to: &mut Strea
             "alarm disarm command accepts no arguments",
         ));
     }
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.alarm_disarm_all().await?;
     session.printer.alarm(to, &answer)
 }

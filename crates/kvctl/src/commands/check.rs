@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Session;
-use super::session::client;
 use crate::args::{Globals, PerfArgs};
 use crate::failure::{self, Failure, Outcome};
 use crate::go_text::quote::quote;
@@ -56,12 +55,8 @@ impl Load {
 
 pub(super) async fn perf(globals: &Globals, args: &PerfArgs, to: &mut Streams<'_>) -> Outcome {
     let load = Load::named(&args.load)?;
-    if args.auto_defrag {
-        return Err(Failure::bad_feature(
-            "--auto-defrag: this version of kvctl does not have defrag yet",
-        ));
-    }
-    let first = Session::open(globals, to)?.client;
+    let session = Session::open(globals, to).await?;
+    let first = session.client.clone();
     let options = GetOptions::new().prefix().limit(1);
     if !first
         .get(args.prefix.clone(), options)
@@ -78,7 +73,7 @@ pub(super) async fn perf(globals: &Globals, args: &PerfArgs, to: &mut Streams<'_
     }
     let mut clients = vec![first.clone()];
     while clients.len() < load.clients {
-        clients.push(client(globals, globals.endpoints())?);
+        clients.push(session.another(globals, session.endpoints())?);
     }
     let figures = run(clients, load, &args.prefix).await;
     clean_up(&first, args, to).await?;
@@ -146,7 +141,7 @@ async fn run(clients: Vec<Client>, load: Load, prefix: &str) -> Figures {
     figures
 }
 
-fn bar_style() -> ProgressStyle {
+pub(super) fn bar_style() -> ProgressStyle {
     // A template that does not parse costs the looks, not the check.
     ProgressStyle::with_template("{pos} / {len} [{bar:40}] {percent}% {elapsed}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -193,17 +188,18 @@ async fn pace(keys: mpsc::Sender<Vec<u8>>, load: Load, prefix: &str, bar: &Progr
             tokio::select! {
                 _ = &mut interrupted => return,
                 () = tokio::time::sleep_until(end) => return,
-                sent = keys.send(random_key(prefix)) => if sent.is_err() { return },
+                sent = keys.send(random_key(prefix, KEY_BYTES)) => if sent.is_err() { return },
             }
             handed_out += 1.0;
         }
     }
 }
 
-fn random_key(prefix: &str) -> Vec<u8> {
+/// A key whose first bytes after the prefix are random.
+pub(super) fn random_key(prefix: &str, bytes: usize) -> Vec<u8> {
     let mut key = prefix.as_bytes().to_vec();
     let start = key.len();
-    key.resize(start + KEY_BYTES, 0);
+    key.resize(start + bytes, 0);
     rand::rng().fill(&mut key[start..start + 8]);
     key
 }
@@ -226,9 +222,31 @@ async fn clean_up(client: &Client, args: &PerfArgs, to: &mut Streams<'_>) -> Out
     };
     if args.auto_compact {
         let revision = deleted.header.map_or(0, |header| header.revision);
-        writeln!(to.out, "Compacting with revision {revision}")?;
-        client.compact(revision, true).await?;
-        writeln!(to.out, "Compacted with revision {revision}")?;
+        compact(&client, revision, to).await?;
+    }
+    if args.auto_defrag {
+        defragment(&client, to).await?;
+    }
+    Ok(())
+}
+
+/// Drops the history of what was written, from the disk as well.
+pub(super) async fn compact(client: &Client, revision: i64, to: &mut Streams<'_>) -> Outcome {
+    writeln!(to.out, "Compacting with revision {revision}")?;
+    let client = client.with_timeout(CLEANUP_TIMEOUT);
+    client.compact(revision, true).await?;
+    writeln!(to.out, "Compacted with revision {revision}")?;
+    Ok(())
+}
+
+/// Defragments every endpoint of the client.
+pub(super) async fn defragment(client: &Client, to: &mut Streams<'_>) -> Outcome {
+    let client = client.with_timeout(CLEANUP_TIMEOUT);
+    for endpoint in client.endpoints() {
+        let quoted = quote(endpoint.as_bytes());
+        writeln!(to.out, "Defragmenting {quoted}")?;
+        client.defragment(endpoint).await?;
+        writeln!(to.out, "Defragmented {quoted}")?;
     }
     Ok(())
 }

@@ -8,7 +8,6 @@ use kvd_client::{Client, Error, GetOptions};
 use tokio::task::JoinSet;
 
 use super::Session;
-use super::session::client;
 use crate::args::{EndpointArgs, EndpointCommand, Globals, HashKvArgs};
 use crate::failure::{self, Failure, Outcome};
 use crate::go_text::duration;
@@ -24,13 +23,9 @@ pub(super) async fn run(globals: &Globals, args: &EndpointArgs, to: &mut Streams
 }
 
 /// The endpoints asked about: those given, or with `--cluster` the client URLs of all members.
-async fn endpoints(
-    session: &Session,
-    globals: &Globals,
-    cluster: bool,
-) -> Result<Vec<String>, Failure> {
+pub(super) async fn endpoints(session: &Session, cluster: bool) -> Result<Vec<String>, Failure> {
     if !cluster {
-        return Ok(globals.endpoints());
+        return Ok(session.client.endpoints().map(str::to_owned).collect());
     }
     let what = "failed to fetch endpoints from etcd cluster member list";
     let listed = session.client.member_list(true).await;
@@ -42,10 +37,10 @@ async fn endpoints(
 }
 
 async fn health(globals: &Globals, cluster: bool, to: &mut Streams<'_>) -> Outcome {
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let mut probes = JoinSet::new();
-    for endpoint in endpoints(&session, globals, cluster).await? {
-        let one = client(globals, vec![endpoint.clone()])?;
+    for endpoint in endpoints(&session, cluster).await? {
+        let one = session.another(globals, vec![endpoint.clone()])?;
         probes.spawn(probe(one, endpoint));
     }
     let mut all = Vec::new();
@@ -107,10 +102,10 @@ async fn alarms(client: &Client) -> String {
 }
 
 async fn status(globals: &Globals, cluster: bool, to: &mut Streams<'_>) -> Outcome {
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let mut all = Vec::new();
     let mut last_error = None;
-    for endpoint in endpoints(&session, globals, cluster).await? {
+    for endpoint in endpoints(&session, cluster).await? {
         match session.client.status(&endpoint).await {
             Ok(status) => all.push(EndpointStatus { endpoint, status }),
             Err(err) => last_error = Some(missed(to, "status", &endpoint, err)?),
@@ -129,10 +124,10 @@ async fn hashkv(
     args: &HashKvArgs,
     to: &mut Streams<'_>,
 ) -> Outcome {
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let mut all = Vec::new();
     let mut last_error = None;
-    for endpoint in endpoints(&session, globals, cluster).await? {
+    for endpoint in endpoints(&session, cluster).await? {
         match session.client.hash_kv(&endpoint, args.rev).await {
             Ok(hash) => all.push(EndpointHashKv { endpoint, hash }),
             Err(err) => last_error = Some(missed(to, "hash", &endpoint, err)?),

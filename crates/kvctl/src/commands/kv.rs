@@ -19,7 +19,7 @@ const DELETE_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) async fn get(globals: &Globals, args: &GetArgs, to: &mut Streams<'_>) -> Outcome {
     let (key, options) = get_request(args)?;
-    let mut session = Session::open(globals, to)?;
+    let mut session = Session::open(globals, to).await?;
     let request = options.into_request(key);
     let answer = if args.stream {
         session.client.range_streamed(request).await?
@@ -127,7 +127,7 @@ fn span(end: Option<&OsString>, prefix: bool, from_key: bool) -> Result<Span, Fa
 
 pub(super) async fn put(globals: &Globals, args: &PutArgs, to: &mut Streams<'_>) -> Outcome {
     let (key, value, options) = put_request(args, true)?;
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.put(key, value, options).await?;
     session.printer.put(to, &answer)
 }
@@ -182,7 +182,7 @@ pub(super) fn put_request(
 pub(super) async fn del(globals: &Globals, args: &DelArgs, to: &mut Streams<'_>) -> Outcome {
     let (key, options) = del_request(args)?;
     warn_of_range(args, to).await?;
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.delete(key, options).await?;
     session.printer.del(to, &answer)
 }
@@ -227,7 +227,7 @@ pub(super) async fn compaction(
         return Err(Failure::bad_args("compaction command needs 1 argument"));
     };
     let revision = number::parse_int(&revision.to_string_lossy(), 10).map_err(Failure::error)?;
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     session.client.compact(revision, args.physical).await?;
     writeln!(to.out, "compacted revision {revision}")?;
     Ok(())

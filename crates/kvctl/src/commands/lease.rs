@@ -26,7 +26,7 @@ async fn grant(globals: &Globals, words: &[OsString], to: &mut Streams<'_>) -> O
     let word = only(words, "lease grant command needs TTL argument")?;
     let ttl = number::parse_int(&word, 10)
         .map_err(|why| Failure::bad_args(format!("bad TTL ({why})")))?;
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.lease_grant(ttl, 0).await;
     let answer = answer.map_err(|error| failed("failed to grant lease", error))?;
     session.printer.lease_grant(to, &answer)
@@ -34,7 +34,7 @@ async fn grant(globals: &Globals, words: &[OsString], to: &mut Streams<'_>) -> O
 
 async fn revoke(globals: &Globals, words: &[OsString], to: &mut Streams<'_>) -> Outcome {
     let id = lease_id(&only(words, "lease revoke command needs 1 argument")?)?;
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.lease_revoke(id).await;
     let answer = answer.map_err(|error| failed("failed to revoke lease", error))?;
     session.printer.lease_revoke(to, id, &answer)
@@ -48,7 +48,7 @@ async fn time_to_live(
 ) -> Outcome {
     let word = only(words, "lease timetolive command needs lease ID as argument")?;
     let id = lease_id(&word)?;
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.lease_time_to_live(id, keys).await;
     session
         .printer
@@ -56,7 +56,7 @@ async fn time_to_live(
 }
 
 async fn list(globals: &Globals, to: &mut Streams<'_>) -> Outcome {
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let answer = session.client.leases().await.map_err(bad_connection)?;
     session.printer.leases(to, &answer)
 }
@@ -69,7 +69,7 @@ async fn keep_alive(
 ) -> Outcome {
     let word = only(words, "lease keep-alive command needs lease ID as argument")?;
     let id = lease_id(&word)?;
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     if once {
         let answer = session.client.lease_keep_alive_once(id).await;
         return session

@@ -5,20 +5,32 @@ use std::ffi::OsString;
 use kvd_api::ETCD_VERSION;
 use tokio::runtime::Runtime;
 
-use crate::args::{AlarmCommand, CheckCommand, Command, Globals, MemberCommand, help};
+use crate::args::{AlarmCommand, CheckCommand, Command, Globals, help};
 use crate::failure::{Failure, Outcome};
 use crate::print::Streams;
 
 mod alarm;
+mod auth;
 mod check;
+mod child;
 mod completion;
+mod datascale;
+mod discovery;
+mod elect;
 mod endpoint;
 mod kv;
 mod lease;
+mod lock;
+mod maintenance;
 mod member;
+mod mirror;
+mod prompt;
 mod session;
+mod snapshot;
 mod txn;
+mod watch;
 
+pub(crate) use discovery::Discovery;
 use session::Session;
 
 /// Runs one command to its end.
@@ -29,13 +41,7 @@ pub(crate) fn run(globals: &Globals, command: &Command, to: &mut Streams<'_>) ->
         Command::Del(args) => runtime(1)?.block_on(kv::del(globals, args, to)),
         Command::Compaction(args) => runtime(1)?.block_on(kv::compaction(globals, args, to)),
         Command::Txn(args) => runtime(1)?.block_on(txn::txn(globals, args, to)),
-        Command::Member(MemberCommand::List(args)) => {
-            runtime(1)?.block_on(member::list(globals, args, to))
-        }
-        Command::Member(MemberCommand::Add(_)) => later("member add"),
-        Command::Member(MemberCommand::Promote(_)) => later("member promote"),
-        Command::Member(MemberCommand::Remove(_)) => later("member remove"),
-        Command::Member(MemberCommand::Update(_)) => later("member update"),
+        Command::Member(command) => runtime(1)?.block_on(member::run(globals, command, to)),
         Command::Endpoint(args) => runtime(1)?.block_on(endpoint::run(globals, args, to)),
         Command::Alarm(AlarmCommand::List(words)) => {
             runtime(1)?.block_on(alarm::list(globals, &words.words, to))
@@ -46,25 +52,31 @@ pub(crate) fn run(globals: &Globals, command: &Command, to: &mut Streams<'_>) ->
         Command::Check(CheckCommand::Perf(args)) => {
             runtime(2)?.block_on(check::perf(globals, args, to))
         }
-        Command::Check(CheckCommand::Datascale(_)) => later("check datascale"),
+        Command::Check(CheckCommand::Datascale(args)) => {
+            runtime(2)?.block_on(datascale::run(globals, args, to))
+        }
         Command::Version(_) => version(to),
         Command::Completion(words) => completion::completion(&words.words, to),
         Command::Options(_) | Command::Help(_) => {
             to.out.write_all(help::options().as_bytes())?;
             Ok(())
         }
-        Command::Defrag(_) => later("defrag"),
-        Command::MoveLeader(_) => later("move-leader"),
-        Command::Watch(_) => later("watch"),
+        Command::Defrag(args) => runtime(1)?.block_on(maintenance::defrag(globals, args, to)),
+        Command::MoveLeader(words) => {
+            runtime(1)?.block_on(maintenance::move_leader(globals, &words.words, to))
+        }
+        Command::Downgrade(command) => {
+            runtime(1)?.block_on(maintenance::downgrade(globals, command, to))
+        }
+        Command::Watch(args) => runtime(1)?.block_on(watch::run(globals, args, to)),
         Command::Lease(command) => runtime(1)?.block_on(lease::run(globals, command, to)),
-        Command::Snapshot(_) => later("snapshot"),
-        Command::MakeMirror(_) => later("make-mirror"),
-        Command::Lock(_) => later("lock"),
-        Command::Elect(_) => later("elect"),
-        Command::Auth(_) => later("auth"),
-        Command::User(_) => later("user"),
-        Command::Role(_) => later("role"),
-        Command::Downgrade(_) => later("downgrade"),
+        Command::Snapshot(command) => runtime(1)?.block_on(snapshot::run(globals, command, to)),
+        Command::MakeMirror(args) => runtime(1)?.block_on(mirror::run(globals, args, to)),
+        Command::Lock(args) => runtime(1)?.block_on(lock::run(globals, args, to)),
+        Command::Elect(args) => runtime(1)?.block_on(elect::run(globals, args, to)),
+        Command::Auth(command) => runtime(1)?.block_on(auth::auth(globals, command, to)),
+        Command::User(command) => runtime(1)?.block_on(auth::user(globals, command, to)),
+        Command::Role(command) => runtime(1)?.block_on(auth::role(globals, command, to)),
     }
 }
 
@@ -73,12 +85,6 @@ fn version(to: &mut Streams<'_>) -> Outcome {
     writeln!(to.out, "kvctl version: {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(to.out, "API version: {api_version}")?;
     Ok(())
-}
-
-fn later(command: &str) -> Outcome {
-    Err(Failure::error(format!(
-        "this version of kvctl does not have the command '{command}' yet"
-    )))
 }
 
 fn runtime(threads: usize) -> Result<Runtime, Failure> {

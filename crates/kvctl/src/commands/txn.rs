@@ -29,7 +29,7 @@ pub(super) async fn txn(globals: &Globals, args: &TxnArgs, to: &mut Streams<'_>)
     if !args.words.is_empty() {
         return Err(Failure::bad_args("txn command does not accept argument"));
     }
-    let session = Session::open(globals, to)?;
+    let session = Session::open(globals, to).await?;
     let mut input = std::io::stdin().lock();
 
     prompt(args, to, "compares:")?;

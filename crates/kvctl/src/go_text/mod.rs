@@ -2,6 +2,7 @@
 
 pub(crate) mod argify;
 pub(crate) mod duration;
+pub(crate) mod error;
 pub(crate) mod json;
 pub(crate) mod number;
 pub(crate) mod quote;

@@ -10,6 +10,15 @@ pub(crate) fn parse_int(text: &str, radix: u32) -> Result<i64, String> {
     i64::from_str_radix(text, radix).map_err(|_| failed("ParseInt", text, "value out of range"))
 }
 
+/// Reads an unsigned 64-bit integer. The error is Go's.
+pub(crate) fn parse_uint(text: &str, radix: u32) -> Result<u64, String> {
+    let all_digits = !text.is_empty() && text.chars().all(|digit| digit.is_digit(radix));
+    if !all_digits {
+        return Err(failed("ParseUint", text, "invalid syntax"));
+    }
+    u64::from_str_radix(text, radix).map_err(|_| failed("ParseUint", text, "value out of range"))
+}
+
 /// Reads a boolean in any of Go's forms. The error is Go's.
 pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {

@@ -2,14 +2,16 @@
 
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
-    AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
-    PutResponse, ResponseHeader, TxnResponse,
+    AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, DeleteRangeResponse,
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, MemberListResponse, PutResponse, ResponseHeader, TxnResponse,
 };
 use kvd_client::{KeyValue, RangeResponse};
 
 use super::simple::alarm_name;
-use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, decode};
+use super::{
+    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, Watched, decode,
+};
 use crate::failure::Outcome;
 use crate::go_text::quote::quote;
 
@@ -142,6 +144,19 @@ impl Printer for Fields {
         Ok(())
     }
 
+    fn watch(&self, to: &mut Streams<'_>, response: &Watched) -> Outcome {
+        self.header(to, Some(&response.header))?;
+        for event in &response.events {
+            writeln!(to.out, "\"Type\" : {}", event.r#type().as_str_name())?;
+            event
+                .prev_kv
+                .iter()
+                .try_for_each(|kv| self.pair(to, "Prev", kv))?;
+            self.pair(to, "", &event.kv.clone().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
     fn alarm(&self, to: &mut Streams<'_>, answer: &AlarmResponse) -> Outcome {
         self.header(to, answer.header.as_ref())?;
         for alarm in &answer.alarms {
@@ -194,6 +209,13 @@ impl Printer for Fields {
         Ok(())
     }
 
+    fn done(&self, to: &mut Streams<'_>, done: &Done) -> Outcome {
+        if !done.has_fields {
+            return self.refuse();
+        }
+        self.header(to, done.header.as_ref())
+    }
+
     fn member_list(&self, to: &mut Streams<'_>, answer: &MemberListResponse) -> Outcome {
         self.header(to, answer.header.as_ref())?;
         for member in &answer.members {
@@ -208,6 +230,28 @@ impl Printer for Fields {
             writeln!(to.out, "\"IsLearner\" : {}", member.is_learner)?;
             writeln!(to.out)?;
         }
+        Ok(())
+    }
+
+    fn role_get(&self, to: &mut Streams<'_>, _: &str, answer: &AuthRoleGetResponse) -> Outcome {
+        self.header(to, answer.header.as_ref())?;
+        for one in &answer.perm {
+            let kind = one.perm_type().as_str_name();
+            // The second space is etcdctl's.
+            writeln!(to.out, "\"PermType\" :  {kind}")?;
+            writeln!(to.out, "\"Key\" : {}", quote(&one.key))?;
+            writeln!(to.out, "\"RangeEnd\" : {}", quote(&one.range_end))?;
+        }
+        Ok(())
+    }
+
+    fn role_list(&self, to: &mut Streams<'_>, answer: &AuthRoleListResponse) -> Outcome {
+        self.header(to, answer.header.as_ref())?;
+        let roles = answer.roles.iter();
+        let roles: String = roles
+            .map(|role| format!(" {}", quote(role.as_bytes())))
+            .collect();
+        writeln!(to.out, "\"Roles\" :{roles}")?;
         Ok(())
     }
 

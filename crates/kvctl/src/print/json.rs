@@ -2,20 +2,46 @@
 
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
-    AlarmMember, AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
-    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
-    Member, MemberListResponse, PutResponse, ResponseHeader, ResponseOp, StatusResponse,
-    TxnResponse,
+    AlarmMember, AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
+    AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, HashKvResponse,
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, Member, MemberAddResponse, MemberListResponse, PutResponse,
+    ResponseHeader, ResponseOp, StatusResponse, TxnResponse,
 };
-use kvd_client::{KeyValue, RangeResponse};
+use kvd_client::{Event, KeyValue, Permission, RangeResponse};
 
-use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, decode};
+use super::{
+    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, Watched, decode,
+};
 use crate::failure::{Failure, Outcome};
 use crate::go_text::json::{Object, array, base64, string};
 
 pub(super) struct Json {
     /// IDs as hexadecimal strings; etcdctl does so in the answers of member commands only.
     pub(super) hex: bool,
+}
+
+impl Json {
+    /// The answer of a member command, the only ones with hexadecimal IDs.
+    fn members(
+        &self,
+        of: Option<&ResponseHeader>,
+        added: Option<String>,
+        members: &[Member],
+    ) -> String {
+        let members = members.iter().map(|one| member(one, self.hex));
+        let text = Object::new();
+        if self.hex {
+            text.raw("header", &of.map_or("null".to_owned(), header_hex))
+                .optional("member", added)
+                .raw("members", &array(members))
+        } else {
+            text.optional("header", header(of))
+                .optional("member", added)
+                .list("members", members)
+        }
+        .finish()
+    }
 }
 
 impl Printer for Json {
@@ -37,6 +63,22 @@ impl Printer for Json {
 
     fn txn(&self, to: &mut Streams<'_>, answer: &TxnResponse) -> Outcome {
         line(to, &txn(answer)?)
+    }
+
+    fn watch(&self, to: &mut Streams<'_>, response: &Watched) -> Outcome {
+        let header = header(Some(&response.header)).unwrap_or_default();
+        let events = match &response.events[..] {
+            [] => "null".to_owned(),
+            events => array(events.iter().map(event)),
+        };
+        let text = Object::new()
+            .raw("Header", &header)
+            .raw("Events", &events)
+            .raw("CompactRevision", &response.compact_revision.to_string())
+            .raw("Canceled", &response.is_canceled.to_string())
+            .raw("Created", "false")
+            .raw("CancelReason", &string(&response.cancel_reason));
+        line(to, &text.finish())
     }
 
     fn alarm(&self, to: &mut Streams<'_>, answer: &AlarmResponse) -> Outcome {
@@ -100,19 +142,60 @@ impl Printer for Json {
         line(to, &text.finish())
     }
 
-    fn member_list(&self, to: &mut Streams<'_>, answer: &MemberListResponse) -> Outcome {
-        let members = answer.members.iter().map(|one| member(one, self.hex));
-        let text = if self.hex {
-            let header = answer.header.as_ref().map_or("null".to_owned(), header_hex);
-            Object::new()
-                .raw("header", &header)
-                .raw("members", &array(members))
-        } else {
-            Object::new()
-                .optional("header", header(answer.header.as_ref()))
-                .list("members", members)
-        };
+    fn done(&self, to: &mut Streams<'_>, done: &Done) -> Outcome {
+        let text = Object::new()
+            .optional("header", header(done.header.as_ref()))
+            .string("version", &done.version);
         line(to, &text.finish())
+    }
+
+    fn member_add(&self, to: &mut Streams<'_>, answer: &MemberAddResponse) -> Outcome {
+        let added = answer.member.as_ref().map(|one| member(one, self.hex));
+        let text = self.members(answer.header.as_ref(), added, &answer.members);
+        line(to, &text)
+    }
+
+    fn member_change(&self, to: &mut Streams<'_>, _: &str, answer: &MemberListResponse) -> Outcome {
+        self.member_list(to, answer)
+    }
+
+    fn member_list(&self, to: &mut Streams<'_>, answer: &MemberListResponse) -> Outcome {
+        let text = self.members(answer.header.as_ref(), None, &answer.members);
+        line(to, &text)
+    }
+
+    fn auth_status(&self, to: &mut Streams<'_>, answer: &AuthStatusResponse) -> Outcome {
+        let text = Object::new()
+            .optional("header", header(answer.header.as_ref()))
+            .bool("enabled", answer.enabled)
+            .uint("authRevision", answer.auth_revision);
+        line(to, &text.finish())
+    }
+
+    fn user_get(&self, to: &mut Streams<'_>, _: &str, answer: &AuthUserGetResponse) -> Outcome {
+        names(to, answer.header.as_ref(), "roles", &answer.roles)
+    }
+
+    fn user_list(&self, to: &mut Streams<'_>, answer: &AuthUserListResponse) -> Outcome {
+        names(to, answer.header.as_ref(), "users", &answer.users)
+    }
+
+    fn role_get(&self, to: &mut Streams<'_>, _: &str, answer: &AuthRoleGetResponse) -> Outcome {
+        let permission = |one: &Permission| {
+            Object::new()
+                .int("permType", one.perm_type.into())
+                .bytes("key", &one.key)
+                .bytes("range_end", &one.range_end)
+                .finish()
+        };
+        let text = Object::new()
+            .optional("header", header(answer.header.as_ref()))
+            .list("perm", answer.perm.iter().map(permission));
+        line(to, &text.finish())
+    }
+
+    fn role_list(&self, to: &mut Streams<'_>, answer: &AuthRoleListResponse) -> Outcome {
+        names(to, answer.header.as_ref(), "roles", &answer.roles)
     }
 
     fn endpoint_health(&self, to: &mut Streams<'_>, all: &[EndpointHealth]) -> Outcome {
@@ -148,6 +231,18 @@ impl Printer for Json {
 fn line(to: &mut Streams<'_>, text: &str) -> Outcome {
     writeln!(to.out, "{text}")?;
     Ok(())
+}
+
+fn names(
+    to: &mut Streams<'_>,
+    of: Option<&ResponseHeader>,
+    name: &str,
+    names: &[String],
+) -> Outcome {
+    let text = Object::new()
+        .optional("header", header(of))
+        .list(name, names.iter().map(|name| string(name)));
+    line(to, &text.finish())
 }
 
 /// A list that is `null` when nothing was ever added, as a nil slice is in Go.
@@ -215,6 +310,14 @@ fn pair(kv: &KeyValue) -> String {
         .int("version", kv.version)
         .bytes("value", &kv.value)
         .int("lease", kv.lease)
+        .finish()
+}
+
+fn event(event: &Event) -> String {
+    Object::new()
+        .int("type", event.r#type.into())
+        .optional("kv", event.kv.as_ref().map(pair))
+        .optional("prev_kv", event.prev_kv.as_ref().map(pair))
         .finish()
 }
 

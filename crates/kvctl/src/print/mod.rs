@@ -6,11 +6,14 @@
 use std::io::Write;
 
 use kvd_client::pb::{
-    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
-    PutResponse, StatusResponse, TxnResponse,
+    AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
+    AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, HashKvResponse,
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, MemberAddResponse, MemberListResponse, PutResponse, ResponseHeader,
+    StatusResponse, TxnResponse,
 };
-use kvd_client::{KeyValue, RangeResponse};
+use kvd_client::{Event, GetResponse, KeyValue, RangeResponse};
+use prost::Message as _;
 
 use crate::failure::{Failure, Outcome};
 
@@ -52,6 +55,46 @@ pub(crate) struct EndpointHashKv {
     pub(crate) hash: HashKvResponse,
 }
 
+/// What a watch brought, or how it ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watched {
+    pub(crate) header: ResponseHeader,
+    pub(crate) events: Vec<Event>,
+    pub(crate) compact_revision: i64,
+    pub(crate) is_canceled: bool,
+    pub(crate) cancel_reason: String,
+}
+
+/// An answer that says no more than that something was done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Done {
+    /// What the simple format prints.
+    line: String,
+    header: Option<ResponseHeader>,
+    /// A further field of a downgrade's answer.
+    pub(crate) version: String,
+    /// Whether etcdctl offers the fields format for it.
+    has_fields: bool,
+}
+
+impl Done {
+    pub(crate) fn new(line: impl Into<String>, header: Option<ResponseHeader>) -> Self {
+        Done {
+            line: line.into(),
+            header,
+            version: String::new(),
+            has_fields: true,
+        }
+    }
+
+    pub(crate) fn without_fields(line: String, header: Option<ResponseHeader>) -> Self {
+        Done {
+            has_fields: false,
+            ..Done::new(line, header)
+        }
+    }
+}
+
 /// Prints answers in one format.
 pub(crate) trait Printer {
     /// The format's name, for refusing what it does not offer.
@@ -75,6 +118,10 @@ pub(crate) trait Printer {
     }
 
     fn txn(&self, _to: &mut Streams<'_>, _answer: &TxnResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn watch(&self, _to: &mut Streams<'_>, _response: &Watched) -> Outcome {
         self.refuse()
     }
 
@@ -113,7 +160,45 @@ pub(crate) trait Printer {
         self.refuse()
     }
 
+    fn done(&self, _to: &mut Streams<'_>, _done: &Done) -> Outcome {
+        self.refuse()
+    }
+
+    fn member_add(&self, _to: &mut Streams<'_>, _answer: &MemberAddResponse) -> Outcome {
+        self.refuse()
+    }
+
+    /// `line`: what the simple format prints.
+    fn member_change(
+        &self,
+        _to: &mut Streams<'_>,
+        _line: &str,
+        _answer: &MemberListResponse,
+    ) -> Outcome {
+        self.refuse()
+    }
+
     fn member_list(&self, _to: &mut Streams<'_>, _answer: &MemberListResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn auth_status(&self, _to: &mut Streams<'_>, _answer: &AuthStatusResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn user_get(&self, _to: &mut Streams<'_>, _name: &str, _: &AuthUserGetResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn user_list(&self, _to: &mut Streams<'_>, _answer: &AuthUserListResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn role_get(&self, _to: &mut Streams<'_>, _name: &str, _: &AuthRoleGetResponse) -> Outcome {
+        self.refuse()
+    }
+
+    fn role_list(&self, _to: &mut Streams<'_>, _answer: &AuthRoleListResponse) -> Outcome {
         self.refuse()
     }
 
@@ -147,6 +232,20 @@ pub(crate) fn printer(format: &str, hex: bool) -> Result<Box<dyn Printer>, Failu
         "protobuf" => Box::new(protobuf::Protobuf),
         _ => return Err(Failure::bad_feature("unsupported output format")),
     })
+}
+
+/// A get's answer as it came from the server, for printing.
+pub(crate) fn ranged(answer: GetResponse) -> RangeResponse {
+    RangeResponse {
+        header: answer.header,
+        kvs: answer
+            .kvs
+            .iter()
+            .map(|kv| kv.encode_to_vec().into())
+            .collect(),
+        more: answer.more,
+        count: answer.count,
+    }
 }
 
 fn decode(answer: &RangeResponse) -> Result<Vec<KeyValue>, Failure> {

@@ -1,14 +1,17 @@
 //! `protobuf`: the answer's encoding, and nothing else.
 
+use kvd_api::wire::WatchResponse;
 use kvd_client::RangeResponse;
 use kvd_client::pb::{
-    AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
-    PutResponse, ResponseHeader, TxnResponse,
+    AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
+    AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, DowngradeResponse,
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, MemberAddResponse, MemberListResponse, PutResponse, ResponseHeader,
+    TxnResponse,
 };
 use prost::Message;
 
-use super::{Printer, Streams};
+use super::{Done, Printer, Streams, Watched};
 use crate::failure::Outcome;
 
 pub(super) struct Protobuf;
@@ -44,6 +47,21 @@ impl Printer for Protobuf {
         encoded(to, answer)
     }
 
+    fn watch(&self, to: &mut Streams<'_>, response: &Watched) -> Outcome {
+        let message = WatchResponse {
+            header: Some(response.header),
+            events: response
+                .events
+                .iter()
+                .map(|event| event.encode_to_vec().into())
+                .collect(),
+            compact_revision: response.compact_revision,
+            canceled: response.is_canceled,
+            ..WatchResponse::default()
+        };
+        encoded(to, &message)
+    }
+
     fn alarm(&self, to: &mut Streams<'_>, answer: &AlarmResponse) -> Outcome {
         encoded(to, answer)
     }
@@ -73,7 +91,44 @@ impl Printer for Protobuf {
         header(to, answer.header)
     }
 
+    fn done(&self, to: &mut Streams<'_>, done: &Done) -> Outcome {
+        // All these answers have a header in the same place, and one of them has a version.
+        let message = DowngradeResponse {
+            header: done.header,
+            version: done.version.clone(),
+        };
+        encoded(to, &message)
+    }
+
+    fn member_add(&self, to: &mut Streams<'_>, answer: &MemberAddResponse) -> Outcome {
+        encoded(to, answer)
+    }
+
+    fn member_change(&self, to: &mut Streams<'_>, _: &str, answer: &MemberListResponse) -> Outcome {
+        encoded(to, answer)
+    }
+
     fn member_list(&self, to: &mut Streams<'_>, answer: &MemberListResponse) -> Outcome {
+        encoded(to, answer)
+    }
+
+    fn auth_status(&self, to: &mut Streams<'_>, answer: &AuthStatusResponse) -> Outcome {
+        encoded(to, answer)
+    }
+
+    fn user_get(&self, to: &mut Streams<'_>, _: &str, answer: &AuthUserGetResponse) -> Outcome {
+        encoded(to, answer)
+    }
+
+    fn user_list(&self, to: &mut Streams<'_>, answer: &AuthUserListResponse) -> Outcome {
+        encoded(to, answer)
+    }
+
+    fn role_get(&self, to: &mut Streams<'_>, _: &str, answer: &AuthRoleGetResponse) -> Outcome {
+        encoded(to, answer)
+    }
+
+    fn role_list(&self, to: &mut Streams<'_>, answer: &AuthRoleListResponse) -> Outcome {
         encoded(to, answer)
     }
 }

@@ -2,13 +2,16 @@
 
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
-    AlarmResponse, AlarmType, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse,
-    PutResponse, TxnResponse,
+    AlarmResponse, AlarmType, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
+    AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
+    MemberAddResponse, MemberListResponse, PutResponse, TxnResponse,
 };
-use kvd_client::{KeyValue, RangeResponse};
+use kvd_client::{KeyValue, Permission, PermissionType, RangeResponse, prefix_end};
 
-use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, decode, table};
+use super::{
+    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, Watched, decode, table,
+};
 use crate::failure::Outcome;
 
 pub(super) struct Simple {
@@ -48,6 +51,38 @@ fn rows(to: &mut Streams<'_>, rows: Vec<Vec<String>>) -> Outcome {
     for row in rows {
         writeln!(to.out, "{}", row.join(", "))?;
     }
+    Ok(())
+}
+
+fn lines(to: &mut Streams<'_>, names: &[String]) -> Outcome {
+    for name in names {
+        writeln!(to.out, "{name}")?;
+    }
+    Ok(())
+}
+
+fn permission(to: &mut Streams<'_>, one: &Permission) -> Outcome {
+    let Permission { key, range_end, .. } = one;
+    let open = range_end[..] == b"\0"[..];
+    let (left, middle, right) = match &range_end[..] {
+        b"" => ("\t", "", ""),
+        b"\0" => ("\t[", ", <open ended>", ""),
+        _ => ("\t[", ", ", ")"),
+    };
+    to.out.write_all(left.as_bytes())?;
+    to.out.write_all(key)?;
+    to.out.write_all(middle.as_bytes())?;
+    if !open {
+        to.out.write_all(range_end)?;
+    }
+    to.out.write_all(right.as_bytes())?;
+    let is_prefix = !range_end.is_empty() && !key.is_empty() && prefix_end(key) == range_end;
+    if is_prefix {
+        to.out.write_all(b" (prefix ")?;
+        to.out.write_all(key)?;
+        to.out.write_all(b")")?;
+    }
+    to.out.write_all(b"\n")?;
     Ok(())
 }
 
@@ -93,6 +128,15 @@ impl Printer for Simple {
                 Some(Response::ResponseRange(get)) => self.get(to, get)?,
                 other => writeln!(to.out, "unexpected response {other:?}")?,
             }
+        }
+        Ok(())
+    }
+
+    fn watch(&self, to: &mut Streams<'_>, response: &Watched) -> Outcome {
+        for event in &response.events {
+            writeln!(to.out, "{}", event.r#type().as_str_name())?;
+            event.prev_kv.iter().try_for_each(|kv| self.pair(to, kv))?;
+            self.pair(to, &event.kv.clone().unwrap_or_default())?;
         }
         Ok(())
     }
@@ -166,8 +210,71 @@ impl Printer for Simple {
         Ok(())
     }
 
+    fn done(&self, to: &mut Streams<'_>, done: &Done) -> Outcome {
+        writeln!(to.out, "{}", done.line)?;
+        Ok(())
+    }
+
+    fn member_add(&self, to: &mut Streams<'_>, answer: &MemberAddResponse) -> Outcome {
+        let member = answer.member.clone().unwrap_or_default();
+        let role = if member.is_learner { " as learner" } else { "" };
+        let cluster = answer.header.map_or(0, |header| header.cluster_id);
+        let id = member.id;
+        writeln!(
+            to.out,
+            "Member {id:16x} added{role} to cluster {cluster:16x}"
+        )?;
+        Ok(())
+    }
+
+    fn member_change(&self, to: &mut Streams<'_>, line: &str, _: &MemberListResponse) -> Outcome {
+        writeln!(to.out, "{line}")?;
+        Ok(())
+    }
+
     fn member_list(&self, to: &mut Streams<'_>, answer: &MemberListResponse) -> Outcome {
         rows(to, table::member_rows(answer))
+    }
+
+    fn auth_status(&self, to: &mut Streams<'_>, answer: &AuthStatusResponse) -> Outcome {
+        writeln!(to.out, "Authentication Status: {}", answer.enabled)?;
+        writeln!(to.out, "AuthRevision: {}", answer.auth_revision)?;
+        Ok(())
+    }
+
+    fn user_get(&self, to: &mut Streams<'_>, name: &str, answer: &AuthUserGetResponse) -> Outcome {
+        writeln!(to.out, "User: {name}")?;
+        let roles: String = answer.roles.iter().map(|role| format!(" {role}")).collect();
+        writeln!(to.out, "Roles:{roles}")?;
+        Ok(())
+    }
+
+    fn user_list(&self, to: &mut Streams<'_>, answer: &AuthUserListResponse) -> Outcome {
+        lines(to, &answer.users)
+    }
+
+    fn role_get(&self, to: &mut Streams<'_>, name: &str, answer: &AuthRoleGetResponse) -> Outcome {
+        writeln!(to.out, "Role {name}")?;
+        for (title, other) in [
+            ("KV Read:", PermissionType::Read),
+            ("KV Write:", PermissionType::Write),
+        ] {
+            writeln!(to.out, "{title}")?;
+            if name == "root" && answer.perm.is_empty() {
+                writeln!(to.out, "\t[, <open ended>")?;
+            }
+            for one in &answer.perm {
+                let kind = one.perm_type();
+                if kind == other || kind == PermissionType::Readwrite {
+                    permission(to, one)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn role_list(&self, to: &mut Streams<'_>, answer: &AuthRoleListResponse) -> Outcome {
+        lines(to, &answer.roles)
     }
 
     fn endpoint_health(&self, to: &mut Streams<'_>, all: &[EndpointHealth]) -> Outcome {

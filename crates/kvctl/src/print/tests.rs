@@ -366,3 +366,68 @@ fn formats_refuse_what_etcdctl_refuses() {
     let failure = printer("bogus", false).err().expect("unknown");
     assert_eq!(failure, Failure::bad_feature("unsupported output format"));
 }
+
+#[test]
+fn watch_in_every_format() {
+    let response = Watched {
+        header: HEADER,
+        events: vec![
+            Event {
+                r#type: 0,
+                kv: Some(pair(b"a", b"1")),
+                prev_kv: Some(pair(b"a", b"0")),
+            },
+            Event {
+                r#type: 1,
+                kv: Some(KeyValue {
+                    key: Bytes::from_static(b"a"),
+                    mod_revision: 6,
+                    ..KeyValue::default()
+                }),
+                prev_kv: None,
+            },
+        ],
+        ..Watched::default()
+    };
+    let print = |format| shown(format, false, |p, to| p.watch(to, &response));
+    assert_eq!(print("simple"), "PUT\na\n0\na\n1\nDELETE\na\n\n");
+    assert_eq!(
+        print("json"),
+        "{\"Header\":{\"cluster_id\":324952591200643719,\"member_id\":3319814642761637952,\
+         \"revision\":5,\"raft_term\":2},\"Events\":[{\"kv\":{\"key\":\"YQ==\",\
+         \"create_revision\":3,\"mod_revision\":5,\"version\":3,\"value\":\"MQ==\"},\
+         \"prev_kv\":{\"key\":\"YQ==\",\"create_revision\":3,\"mod_revision\":5,\"version\":3,\
+         \"value\":\"MA==\"}},{\"type\":1,\"kv\":{\"key\":\"YQ==\",\"mod_revision\":6}}],\
+         \"CompactRevision\":0,\"Canceled\":false,\"Created\":false,\"CancelReason\":\"\"}\n"
+    );
+    let fields = print("fields");
+    assert!(
+        fields.contains("\"RaftTerm\" : 2\n\"Type\" : PUT\n\"PrevKey\" : \"a\"\n"),
+        "{fields}"
+    );
+    assert!(
+        fields.contains("\"Type\" : DELETE\n\"Key\" : \"a\"\n"),
+        "{fields}"
+    );
+    let canceled = Watched {
+        header: HEADER,
+        compact_revision: 4,
+        is_canceled: true,
+        ..Watched::default()
+    };
+    let json = shown("json", false, |p, to| p.watch(to, &canceled));
+    assert!(
+        json.ends_with(
+            "\"Events\":null,\"CompactRevision\":4,\"Canceled\":true,\"Created\":false,\
+             \"CancelReason\":\"\"}\n"
+        ),
+        "{json}"
+    );
+    let table = printer("table", false).expect("format");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut to = Streams {
+        out: &mut out,
+        err: &mut err,
+    };
+    assert!(table.watch(&mut to, &response).is_err());
+}
