@@ -399,6 +399,37 @@ impl Index {
         }
     }
 
+    /// Adds tombstones above the current revision, from `revision` on, one `sub` each, for those of
+    /// `keys` that exist, and calls `deleted` for them in order. One look-up a key, and the lock is
+    /// let go of on the way.
+    pub(crate) fn delete_present<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        revision: Revision,
+        mut deleted: impl FnMut(&'k [u8]),
+    ) {
+        let mut revision = revision;
+        let mut keys = keys.into_iter();
+        loop {
+            let mut some: Vec<&[u8]> = keys.by_ref().take(SLICE / 4).collect();
+            if some.is_empty() {
+                return;
+            }
+            let mut state = self.state.write();
+            some.retain(|key| {
+                let entry = state.keys.get_mut(*key);
+                let exists = entry.is_some_and(|entry| entry.tombstone(revision).is_some());
+                if exists {
+                    revision.sub += 1;
+                    state.live_pending -= 1;
+                }
+                exists
+            });
+            drop(state);
+            some.into_iter().for_each(&mut deleted);
+        }
+    }
+
     /// Makes everything up to `revision` visible.
     pub(crate) fn publish(&self, revision: i64) {
         let mut state = self.state.write();

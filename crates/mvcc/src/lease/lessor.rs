@@ -75,6 +75,12 @@ impl Lessor {
         true
     }
 
+    /// Takes the keys of a lease away, in byte order: they are about to be deleted, and it is about
+    /// to be revoked. `None` for an unknown one.
+    pub fn take_keys(&mut self, id: i64) -> Option<BTreeSet<Box<[u8]>>> {
+        Some(std::mem::take(&mut self.leases.get_mut(&id)?.keys))
+    }
+
     /// Takes a lease out. Its keys are the caller's to delete.
     pub fn revoke(&mut self, id: i64) -> Option<Lease> {
         self.leases.remove(&id)

@@ -55,13 +55,11 @@ pub(super) fn grant(
 ///
 /// Answers: [`WireError::RequestedLeaseNotFound`].
 pub(super) fn revoke(writer: &mut Writer, leases: &Leases, id: i64) -> Outcome<Applied> {
-    let Some(keys) = leases.keys(id) else {
+    let Some(keys) = leases.take_keys(id) else {
         return Err(WireError::RequestedLeaseNotFound.into());
     };
     let mut txn = writer.txn();
-    for key in &keys {
-        txn.delete_range(key, &[], false)?;
-    }
+    txn.delete_keys(keys.iter().map(AsRef::as_ref));
     txn.end();
     writer.table_delete(Table::Lease, &id.to_be_bytes());
     leases.revoke(id);

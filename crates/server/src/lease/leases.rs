@@ -1,6 +1,6 @@
 //! The leases of this member: what apply says there is and, while it leads, when each runs out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -115,7 +115,14 @@ impl Leases {
         granted
     }
 
+    /// Takes the keys of a lease away, in byte order, to be deleted before [`Self::revoke`]; `None`
+    /// for an unknown one. They may be many: nothing is done with them under the lock.
+    pub(crate) fn take_keys(&self, id: i64) -> Option<BTreeSet<Box<[u8]>>> {
+        self.state.lock().lessor.take_keys(id)
+    }
+
     /// The keys of a lease in byte order; `None` for an unknown one.
+    #[cfg(test)]
     pub(crate) fn keys(&self, id: i64) -> Option<Vec<Bytes>> {
         let state = self.state.lock();
         let lease = state.lessor.get(id)?;
