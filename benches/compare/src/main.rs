@@ -9,6 +9,7 @@ mod load;
 mod noop;
 mod report;
 mod servers;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::load::Workload;
+use crate::load::{Measured, Workload};
 use crate::report::{Measurement, Report};
 use crate::servers::{Cluster, Kind};
+use crate::watch::Audience;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,10 +51,15 @@ struct Arguments {
     /// Clients of the loads, comma-separated.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000])]
     clients: Vec<usize>,
-    /// Workloads to run, comma-separated: put, range, range1000, txn, store.
+    /// Workloads to run, comma-separated: put, range, range1000, txn, store, watch, keepalive,
+    /// footprint.
     #[arg(long, value_delimiter = ',',
-          default_values_t = ["put", "range", "range1000", "txn", "store"].map(String::from))]
+          default_values_t = ["put", "range", "range1000", "txn", "store", "watch", "keepalive",
+                              "footprint"].map(String::from))]
     workloads: Vec<String>,
+    /// Watchers, and leases, of the footprint workload.
+    #[arg(long, default_value_t = 100_000)]
+    footprint: usize,
     /// Pins the servers to core 0 and the generator to core 1.
     #[arg(long)]
     pin: bool,
@@ -105,7 +112,14 @@ async fn run(arguments: &Arguments) -> Result<Report> {
                         store(arguments, kind, &mut report).await?;
                     }
                 }
-                "store" => {}
+                "footprint" if members == 1 => {
+                    for kind in kinds(arguments, false) {
+                        footprint(arguments, &kind, &mut report).await?;
+                    }
+                }
+                "store" | "footprint" => {}
+                "watch" => fan_outs(arguments, members, &mut report).await?,
+                "keepalive" => keep_alives(arguments, members, &mut report).await?,
                 name => loads(arguments, name, members, &mut report).await?,
             }
         }
@@ -136,8 +150,7 @@ async fn loads(
     for &clients in &arguments.clients {
         for round in 0..arguments.rounds {
             for kind in &kinds {
-                let cluster =
-                    Cluster::start(kind, members, arguments.dir.as_deref(), arguments.pin).await?;
+                let cluster = start(arguments, kind, members).await?;
                 let measured = load::run(
                     &cluster,
                     workload,
@@ -145,22 +158,89 @@ async fn loads(
                     Duration::from_secs(arguments.seconds),
                 )
                 .await?;
-                eprintln!(
-                    "{name} members={members} clients={clients} round={round} {}: {measured}",
-                    kind.name()
-                );
-                report.add(Measurement {
-                    workload: name.to_owned(),
-                    members,
-                    clients,
-                    server: kind.name().to_owned(),
-                    round,
-                    measured,
-                });
+                add(report, (name, members, clients, round), kind, measured);
             }
         }
     }
     Ok(())
+}
+
+/// Events to many watchers, at 100 puts a second and at full speed.
+async fn fan_outs(arguments: &Arguments, members: usize, report: &mut Report) -> Result<()> {
+    let cases = [
+        ("watch one key", Audience::ONE_KEY, Some(100)),
+        ("watch one key, full speed", Audience::ONE_KEY, None),
+        ("watch own keys", Audience::OWN_KEYS, Some(100)),
+        ("watch own keys, full speed", Audience::OWN_KEYS, None),
+    ];
+    for (name, audience, rate) in cases {
+        for round in 0..arguments.rounds {
+            for kind in kinds(arguments, false) {
+                let cluster = start(arguments, &kind, members).await?;
+                let length = Duration::from_secs(arguments.seconds);
+                let measured = watch::fan_out(&cluster, audience, rate, length).await?;
+                let clients = audience.streams * audience.watchers;
+                add(report, (name, members, clients, round), &kind, measured);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Renewals of leases.
+async fn keep_alives(arguments: &Arguments, members: usize, report: &mut Report) -> Result<()> {
+    for &clients in &arguments.clients {
+        for round in 0..arguments.rounds {
+            for kind in kinds(arguments, false) {
+                let cluster = start(arguments, &kind, members).await?;
+                let length = Duration::from_secs(arguments.seconds);
+                let measured = watch::keep_alive(&cluster, clients, length).await?;
+                add(
+                    report,
+                    ("lease keep-alive", members, clients, round),
+                    &kind,
+                    measured,
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Memory of watchers and leases.
+async fn footprint(arguments: &Arguments, kind: &Kind, report: &mut Report) -> Result<()> {
+    let count = arguments.footprint;
+    let cluster = start(arguments, kind, 1).await?;
+    let watcher = watch::watcher_bytes(&cluster, count).await?;
+    drop(cluster);
+    let cluster = start(arguments, kind, 1).await?;
+    let lease = watch::lease_bytes(&cluster, count).await?;
+    let server = kind.name();
+    eprintln!("footprint {server}: {watcher} bytes a watcher, {lease} bytes a lease");
+    report.add_footprint(server, count, watcher, lease);
+    Ok(())
+}
+
+async fn start(arguments: &Arguments, kind: &Kind, members: usize) -> Result<Cluster> {
+    Cluster::start(kind, members, arguments.dir.as_deref(), arguments.pin).await
+}
+
+fn add(
+    report: &mut Report,
+    (workload, members, clients, round): (&str, usize, usize, usize),
+    kind: &Kind,
+    measured: Measured,
+) {
+    let server = kind.name();
+    eprintln!("{workload} members={members} clients={clients} round={round} {server}: {measured}");
+    report.add(Measurement {
+        workload: workload.to_owned(),
+        members,
+        clients,
+        server: server.to_owned(),
+        round,
+        measured,
+    });
 }
 
 /// Memory with a filled store, then the time of a restart with it.

@@ -37,6 +37,15 @@ pub struct StoreMeasurement {
     restarted_bytes: u64,
 }
 
+/// What watchers and leases add to the memory of one member.
+#[derive(Clone, Debug, Serialize)]
+pub struct Footprint {
+    server: String,
+    count: usize,
+    bytes_a_watcher: u64,
+    bytes_a_lease: u64,
+}
+
 /// All results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -44,6 +53,7 @@ pub struct Report {
     versions: Vec<String>,
     measurements: Vec<Measurement>,
     stores: Vec<StoreMeasurement>,
+    footprints: Vec<Footprint>,
 }
 
 fn version(program: &Path) -> Result<String> {
@@ -78,6 +88,7 @@ impl Report {
             versions,
             measurements: Vec::new(),
             stores: Vec::new(),
+            footprints: Vec::new(),
         })
     }
 
@@ -103,6 +114,16 @@ impl Report {
             filled_bytes,
             restart_ms,
             restarted_bytes,
+        });
+    }
+
+    /// Adds the memory of watchers and leases.
+    pub fn add_footprint(&mut self, server: &str, count: usize, watcher: u64, lease: u64) {
+        self.footprints.push(Footprint {
+            server: server.to_owned(),
+            count,
+            bytes_a_watcher: watcher,
+            bytes_a_lease: lease,
         });
     }
 
@@ -164,6 +185,22 @@ impl Report {
             );
             row.unwrap_or_default();
         }
+        self.footprints_markdown(&mut text);
         text
+    }
+
+    fn footprints_markdown(&self, text: &mut String) {
+        if !self.footprints.is_empty() {
+            text.push_str("\n| footprint | of each | bytes a watcher | bytes a lease |\n");
+            text.push_str("|---|---|---|---|\n");
+        }
+        for one in &self.footprints {
+            let row = writeln!(
+                text,
+                "| {} | {} | {} | {} |",
+                one.server, one.count, one.bytes_a_watcher, one.bytes_a_lease
+            );
+            row.unwrap_or_default();
+        }
     }
 }
