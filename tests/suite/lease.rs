@@ -13,6 +13,7 @@ use kvd_api::pb::etcdserverpb::{
 use kvd_tests::cluster::Cluster;
 use kvd_tests::member::Member;
 use kvd_tests::wait;
+use rustix::process::Signal;
 use tonic::transport::Channel;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -186,5 +187,125 @@ async fn leases_and_their_keys_survive_a_restart_of_all() -> Result<()> {
             .await?;
         assert_eq!(listed.into_inner().leases.len(), 1);
     }
+    Ok(())
+}
+
+/// Renews through one member; `None` when no answer comes in a second.
+async fn try_keep_alive(member: &Member, id: i64) -> Option<i64> {
+    let answer = tokio::time::timeout(SECOND, keep_alive(member, id)).await;
+    answer.ok()?.ok()
+}
+
+#[tokio::test]
+async fn a_leader_that_slept_ends_no_lease_that_was_renewed_meanwhile() -> Result<()> {
+    let cluster = Cluster::start(3, &[]).await?;
+    let leader = cluster.leader().await?;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    grant(&cluster.members[others[0]], 3, 1).await?;
+    put(&cluster.members[others[0]], "a", 1).await?;
+    cluster.members[leader].signal(Signal::STOP)?;
+    let stopped = Instant::now();
+    let mut renewed = Instant::now();
+    // Both relay renewals, first to a leader that does not answer, then to the next one.
+    while stopped.elapsed() < 7 * SECOND {
+        for other in others {
+            let before = Instant::now();
+            match try_keep_alive(&cluster.members[other], 1).await {
+                Some(ttl) => {
+                    ensure!(
+                        ttl == 3,
+                        "TTL {ttl}, {:?} after the renewal",
+                        renewed.elapsed()
+                    );
+                    renewed = before;
+                }
+                None => println!("no answer {:?} after the stop", stopped.elapsed()),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ensure!(
+        renewed > stopped + 2 * SECOND,
+        "no renewal without the old leader"
+    );
+    cluster.members[leader].signal(Signal::CONT)?;
+    let woken = Instant::now();
+    while woken.elapsed() < 3 * SECOND {
+        for member in &cluster.members {
+            let before = Instant::now();
+            if let Some(ttl) = try_keep_alive(member, 1).await {
+                ensure!(
+                    ttl == 3,
+                    "TTL {ttl}, {:?} after the renewal",
+                    renewed.elapsed()
+                );
+                renewed = before;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let at = &cluster.members[others[0]];
+    while keys(at).await?.0 == 1 {
+        ensure!(renewed.elapsed() < 20 * SECOND, "it never expired");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let lived = renewed.elapsed();
+    // The last renewal was answered at most a second after `renewed`.
+    ensure!(lived >= 3 * SECOND, "expired {lived:?} after a renewal");
+    ensure!(
+        lived <= 3 * SECOND + ELECTION + 3 * SECOND,
+        "expired only {lived:?} after it"
+    );
+    cluster.equal_hashes(20 * SECOND).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_killed_while_leases_run_out_leaves_none_and_ends_none_twice() -> Result<()> {
+    const LEASES: i64 = 300;
+    let mut cluster = Cluster::start(3, &[]).await?;
+    let leader = cluster.leader().await?;
+    let other = &cluster.members[(leader + 1) % 3];
+    let mut client = leases(other).await?;
+    let mut kv = other.kv().await?;
+    for id in 1..=LEASES {
+        client.lease_grant(LeaseGrantRequest { ttl: 2, id }).await?;
+        let request = PutRequest {
+            key: Bytes::from(format!("k/{id}")),
+            lease: id,
+            ..PutRequest::default()
+        };
+        kv.put(request).await?;
+    }
+    let (_, after_puts) = keys(other).await?;
+    // On a slow machine the first have run out before the last is put.
+    let first_expiry = wait::until("the first to run out", 10 * SECOND, || async {
+        let (count, revision) = keys(other).await?;
+        ensure!(count < LEASES, "{count} keys");
+        Ok(revision)
+    })
+    .await?;
+    ensure!(first_expiry >= after_puts, "the revision went back");
+    cluster.members[leader].kill()?;
+    let survivor = cluster.leader().await?;
+    let elected = Instant::now();
+    let at = &cluster.members[survivor];
+    wait::until("the end of all leases", 30 * SECOND, || async {
+        let (count, _) = keys(at).await?;
+        ensure!(count == 0, "{count} keys");
+        Ok(())
+    })
+    .await?;
+    // Their TTL, an election timeout, and what so many revokes may take.
+    let late = elected.elapsed();
+    ensure!(
+        late <= 2 * SECOND + ELECTION + 4 * SECOND,
+        "{late:?} after the election"
+    );
+    let (_, revision) = keys(at).await?;
+    // Revision 1 is that of an empty store: one for each put, one for each end.
+    assert_eq!(revision, 1 + 2 * LEASES);
+    cluster.restart(leader).await?;
+    cluster.equal_hashes(20 * SECOND).await?;
     Ok(())
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use kvd_api::pb::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use kvd_api::pb::etcdserverpb::lease_client::LeaseClient;
 use kvd_api::pb::etcdserverpb::request_op::Request as Op;
+use kvd_api::pb::etcdserverpb::watch_client::WatchClient;
+use kvd_api::pb::etcdserverpb::watch_request::RequestUnion;
 use kvd_api::pb::etcdserverpb::{
-    Compare, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest,
-    RangeRequest, RequestOp, TxnRequest,
+    Compare, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
 };
 use kvd_api::pb::v3electionpb::election_client::ElectionClient;
 use kvd_api::pb::v3electionpb::{
@@ -378,6 +381,73 @@ async fn waiters_get_their_turn_when_the_leader_is_killed() -> Result<()> {
     .await?;
     let next = tokio::time::timeout(DEADLINE, waiter).await???.into_inner();
     ensure!(next.fencing_token > holder.fencing_token, "{next:?}");
+    Ok(())
+}
+
+/// How a stream ends.
+async fn end_of<T>(opened: Result<tonic::Response<Streaming<T>>, Status>) -> Result<Status> {
+    let mut stream = opened?.into_inner();
+    let end = tokio::time::timeout(DEADLINE, async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(status) => return Some(status),
+            }
+        }
+    });
+    end.await?.context("it ended well")
+}
+
+fn wants_leader<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = tonic::metadata::MetadataValue::from_static("true");
+    request.metadata_mut().insert("hasleader", value);
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_want_a_leader_end_without_one() -> Result<()> {
+    let arguments = ["--heartbeat-interval=50", "--election-timeout=500"];
+    let mut cluster = Cluster::start(3, &arguments).await?;
+    let channel = cluster.members[0].channel().await?;
+    let mut watches = WatchClient::new(channel.clone());
+    let create = WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest {
+            key: Bytes::from_static(b"k"),
+            ..WatchCreateRequest::default()
+        })),
+    };
+    let open = futures_util::stream::iter([create]).chain(futures_util::stream::pending());
+    let watching = watches.watch(wants_leader(open)).await;
+    let mut leases = LeaseClient::new(channel.clone());
+    let keep = LeaseKeepAliveRequest { id: 7 };
+    let open = futures_util::stream::iter([keep]).chain(futures_util::stream::pending());
+    let keeping = leases.lease_keep_alive(wants_leader(open)).await;
+    campaign(&cluster.members[1], 0, "one").await?;
+    let mut elections = ElectionClient::new(channel);
+    let observing = elections.observe(wants_leader(election())).await;
+    for member in &mut cluster.members[1..] {
+        member.kill()?;
+    }
+    for (stream, end) in [
+        ("watch", end_of(watching).await?),
+        ("keep-alive", end_of(keeping).await?),
+        ("observe", end_of(observing).await?),
+    ] {
+        let told = (end.code(), end.message());
+        assert_eq!(
+            told,
+            (Code::Unavailable, "etcdserver: no leader"),
+            "{stream}"
+        );
+    }
+    // From now on such a call is refused at once.
+    let refused = elections.leader(wants_leader(election())).await.err();
+    assert_eq!(
+        refused.context("it was answered")?.message(),
+        "etcdserver: no leader"
+    );
     Ok(())
 }
 

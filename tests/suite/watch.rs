@@ -1,4 +1,4 @@
-//! Watchers on every member, while a leader is killed and comes back.
+//! Watchers on every member, while leaders are killed and members restarted.
 #![allow(missing_docs)]
 
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use kvd_api::pb::etcdserverpb::request_op::Request as Op;
 use kvd_api::pb::etcdserverpb::watch_client::WatchClient;
 use kvd_api::pb::etcdserverpb::watch_request::RequestUnion;
 use kvd_api::pb::etcdserverpb::{
-    PutRequest, RangeRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchProgressRequest,
+    WatchRequest,
 };
 use kvd_api::pb::mvccpb::KeyValue;
 use kvd_tests::cluster::Cluster;
@@ -18,7 +20,9 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 
-const PUTS: usize = 3000;
+/// Puts of the whole test, and of one transaction.
+const PUTS: usize = 100_000;
+const BATCH: usize = 100;
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// What one watcher saw: revision and key, in the order of arrival.
@@ -50,7 +54,7 @@ struct Follower {
 
 impl Follower {
     async fn follow(mut self, goal: Arc<AtomicI64>, over: Arc<AtomicBool>) -> Result<Follower> {
-        let deadline = Instant::now() + SETTLE * 2;
+        let deadline = Instant::now() + SETTLE * 4;
         while !over.load(Ordering::Acquire) || self.floor < goal.load(Ordering::Acquire) {
             ensure!(
                 Instant::now() < deadline,
@@ -96,6 +100,7 @@ impl Follower {
             ensure!(!response.canceled, "cancelled: {}", response.cancel_reason);
             let header = response.header.context("a header")?;
             let mut last = self.floor;
+            // A revision comes whole, in one response.
             for event in response.decode_events()? {
                 let kv = event.kv.context("a pair")?;
                 ensure!(
@@ -130,22 +135,30 @@ impl tonic::codegen::tokio_stream::Stream for ReceiverStream {
     }
 }
 
-/// Puts a key of its own for each number; whether one that failed took effect is seen later.
+/// Puts a key of its own for each number, some at one revision; whether a transaction that failed
+/// took effect is seen later.
 async fn put(cluster: &Cluster, numbers: std::ops::Range<usize>, avoid: usize) -> Result<()> {
-    let mut number = numbers.start;
-    while number < numbers.end {
+    let mut batches = numbers.step_by(BATCH).enumerate().peekable();
+    while let Some((number, _)) = batches.peek() {
         let member = (0..3).find(|member| *member != avoid && number % 3 != *member);
         let member = &cluster.members[member.context("a member that runs")?];
         let mut kv = member.kv().await?;
-        let until = (number + 100).min(numbers.end);
-        while number < until {
-            let put = PutRequest {
-                key: Bytes::from(format!("k/{number:06}")),
-                value: Bytes::from_static(b"value"),
-                ..PutRequest::default()
+        for _ in 0..20 {
+            let Some((_, first)) = batches.next() else {
+                return Ok(());
             };
-            number += 1;
-            if kv.put(put).await.is_err() {
+            let success = (first..first + BATCH).map(|number| RequestOp {
+                request: Some(Op::RequestPut(PutRequest {
+                    key: Bytes::from(format!("k/{number:06}")),
+                    value: Bytes::from_static(b"value"),
+                    ..PutRequest::default()
+                })),
+            });
+            let txn = TxnRequest {
+                success: success.collect(),
+                ..TxnRequest::default()
+            };
+            if kv.txn(txn).await.is_err() {
                 break;
             }
         }
@@ -176,7 +189,7 @@ async fn history(cluster: &Cluster) -> Result<(i64, Seen)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watchers_miss_nothing_while_a_leader_dies_and_returns() -> Result<()> {
+async fn watchers_miss_nothing_while_leaders_die_and_members_restart() -> Result<()> {
     let mut cluster = Cluster::start(3, &[]).await?;
     let goal = Arc::new(AtomicI64::new(i64::MAX));
     let over = Arc::new(AtomicBool::new(false));
@@ -194,12 +207,20 @@ async fn watchers_miss_nothing_while_a_leader_dies_and_returns() -> Result<()> {
         })
         .collect();
 
-    put(&cluster, 0..PUTS / 3, usize::MAX).await?;
+    put(&cluster, 0..PUTS / 4, usize::MAX).await?;
     let leader = cluster.leader().await?;
     cluster.members[leader].kill()?;
-    put(&cluster, PUTS / 3..2 * PUTS / 3, leader).await?;
+    put(&cluster, PUTS / 4..PUTS / 2, leader).await?;
     cluster.restart(leader).await?;
-    put(&cluster, 2 * PUTS / 3..PUTS, usize::MAX).await?;
+    // Another one is told to stop, then the leader of that time is killed.
+    let other = (leader + 1) % 3;
+    cluster.members[other].terminate(SETTLE).await?;
+    put(&cluster, PUTS / 2..3 * PUTS / 4, other).await?;
+    cluster.restart(other).await?;
+    let second = cluster.leader().await?;
+    cluster.members[second].kill()?;
+    put(&cluster, 3 * PUTS / 4..PUTS, second).await?;
+    cluster.restart(second).await?;
 
     let (revision, expected) = history(&cluster).await?;
     ensure!(expected.len() > PUTS / 2, "only {} puts", expected.len());
@@ -214,7 +235,7 @@ async fn watchers_miss_nothing_while_a_leader_dies_and_returns() -> Result<()> {
             expected.len()
         );
         if member == leader {
-            ensure!(follower.resumed > 0, "the leader's stream never ended");
+            ensure!(follower.resumed > 1, "the leader's stream never ended");
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
 func connect(t *testing.T) *clientv3.Client {
@@ -84,5 +85,91 @@ func TestClusterAndMaintenance(t *testing.T) {
 	alarms, err := client.AlarmList(ctx)
 	if err != nil || len(alarms.Alarms) != 0 {
 		t.Fatalf("%v %v", alarms, err)
+	}
+}
+
+func TestWatchAndLease(t *testing.T) {
+	client := connect(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	events := client.Watch(clientv3.WithRequireLeader(ctx), "go/w", clientv3.WithPrevKV())
+	lease, err := client.Grant(ctx, 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(ctx, "go/w", "1", clientv3.WithLease(lease.ID)); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := client.KeepAliveOnce(ctx, lease.ID)
+	if err != nil || kept.TTL != 60 {
+		t.Fatalf("%v %v", kept, err)
+	}
+	if _, err := client.Revoke(ctx, lease.ID); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	for len(seen) < 2 {
+		response := <-events
+		if err := response.Err(); err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range response.Events {
+			seen = append(seen, event.Type.String())
+		}
+	}
+	if strings.Join(seen, " ") != "PUT DELETE" {
+		t.Fatal(seen)
+	}
+	if _, err := client.KeepAliveOnce(ctx, lease.ID); err == nil ||
+		!strings.Contains(err.Error(), "requested lease not found") {
+		t.Fatalf("a dead lease: %v", err)
+	}
+}
+
+func TestMutexAndElection(t *testing.T) {
+	client := connect(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	session := func() *concurrency.Session {
+		session, err := concurrency.NewSession(client, concurrency.WithTTL(10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return session
+	}
+	first, second := session(), session()
+	defer second.Close()
+	held, wanted := concurrency.NewMutex(first, "go/l"), concurrency.NewMutex(second, "go/l")
+	if err := held.Lock(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := wanted.TryLock(ctx); err != concurrency.ErrLocked {
+		t.Fatal(err)
+	}
+	// The end of the session passes the lock on, and the fence of the former holder fails.
+	fence := held.IsOwner()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := wanted.Lock(ctx); err != nil {
+		t.Fatal(err)
+	}
+	txn, err := client.Txn(ctx).If(fence).Then(clientv3.OpPut("go/late", "")).Commit()
+	if err != nil || txn.Succeeded {
+		t.Fatalf("%v %v", txn, err)
+	}
+	election := concurrency.NewElection(second, "go/e")
+	if err := election.Campaign(ctx, "me"); err != nil {
+		t.Fatal(err)
+	}
+	observed := <-election.Observe(ctx)
+	if string(observed.Kvs[0].Value) != "me" || observed.Kvs[0].CreateRevision != election.Rev() {
+		t.Fatal(observed)
+	}
+	if err := election.Resign(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := election.Leader(ctx); err != concurrency.ErrElectionNoLeader {
+		t.Fatal(err)
 	}
 }

@@ -1,7 +1,7 @@
 //! The etcdctl that Debian's `etcd-client` brings, or the one that `ETCDCTL_BIN` names.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use kvd_tests::cluster::Cluster;
@@ -16,9 +16,9 @@ impl Etcdctl {
         Etcdctl { endpoints: urls.join(",") }
     }
 
-    fn output(&self, arguments: &[&str], input: &str) -> Result<Output> {
+    fn start(&self, arguments: &[&str]) -> Result<Child> {
         let program = std::env::var("ETCDCTL_BIN").unwrap_or_else(|_| "etcdctl".to_owned());
-        let mut child = Command::new(program)
+        Command::new(program)
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.endpoints])
             .args(arguments)
@@ -26,7 +26,11 @@ impl Etcdctl {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context("etcdctl is missing: apt-get install etcd-client")?;
+            .context("etcdctl is missing: apt-get install etcd-client")
+    }
+
+    fn output(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let mut child = self.start(arguments)?;
         child.stdin.take().context("its input")?.write_all(input.as_bytes())?;
         Ok(child.wait_with_output()?)
     }
@@ -79,5 +83,77 @@ async fn members_endpoints_and_alarms() -> Result<()> {
     let hashes: serde_json::Value = serde_json::from_str(&hashes)?;
     assert_eq!(hashes[0]["HashKV"]["hash"], hashes[2]["HashKV"]["hash"]);
     assert_eq!(etcdctl.run(&["alarm", "list"])?, "");
+    Ok(())
+}
+
+/// A command that goes on until it is dropped.
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start(etcdctl: &Etcdctl, arguments: &[&str]) -> Result<Running> {
+        let mut child = etcdctl.start(arguments)?;
+        let output = child.stdout.take().context("its output")?;
+        Ok(Running { child, lines: BufReader::new(output).lines() })
+    }
+
+    fn next_lines(&mut self, count: usize) -> Result<Vec<String>> {
+        let lines: Result<Vec<_>, _> = self.lines.by_ref().take(count).collect();
+        Ok(lines?)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_print_events_as_they_come() -> Result<()> {
+    let cluster = Cluster::start(3, &[]).await?;
+    let etcdctl = Etcdctl::new(&cluster);
+    etcdctl.run(&["put", "w/a", "1"])?;
+    let watch = ["watch", "--prefix", "--rev=2", "--prev-kv", "w/"];
+    let mut watching = Running::start(&etcdctl, &watch)?;
+    assert_eq!(watching.next_lines(3)?, ["PUT", "w/a", "1"]);
+    etcdctl.run(&["put", "w/a", "2"])?;
+    assert_eq!(watching.next_lines(5)?, ["PUT", "w/a", "1", "w/a", "2"]);
+    etcdctl.run(&["del", "w/a"])?;
+    assert_eq!(watching.next_lines(5)?, ["DELETE", "w/a", "2", "w/a", ""]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_locks_and_elections() -> Result<()> {
+    let cluster = Cluster::start(3, &[]).await?;
+    let etcdctl = Etcdctl::new(&cluster);
+    let granted = etcdctl.run(&["lease", "grant", "60"])?;
+    let id = granted.split(' ').nth(1).context("an ID")?.to_owned();
+    assert_eq!(granted, format!("lease {id} granted with TTL(60s)\n"));
+    etcdctl.run(&["put", "leased", "v", "--lease", &id])?;
+    let once = etcdctl.run(&["lease", "keep-alive", "--once", &id])?;
+    assert_eq!(once, format!("lease {id} keepalived with TTL(60)\n"));
+    let told = etcdctl.run(&["lease", "timetolive", "--keys", &id])?;
+    ensure!(told.contains("granted with TTL(60s)") && told.contains("[leased]"), "{told}");
+    let listed = etcdctl.run(&["lease", "list"])?;
+    ensure!(listed.contains(&id), "{listed}");
+    assert_eq!(etcdctl.run(&["lease", "revoke", &id])?, format!("lease {id} revoked\n"));
+    assert_eq!(etcdctl.run(&["get", "leased"])?, "");
+
+    // With a command the lock is held as long as it runs, and released after.
+    let locked = etcdctl.run(&["lock", "l", "env"])?;
+    ensure!(locked.contains("ETCD_LOCK_KEY=l/"), "{locked}");
+    let mut holder = Running::start(&etcdctl, &["lock", "l"])?;
+    let key = holder.next_lines(1)?;
+    ensure!(key[0].starts_with("l/"), "{key:?}");
+    let mut leading = Running::start(&etcdctl, &["elect", "e", "me"])?;
+    let won = leading.next_lines(2)?;
+    ensure!(won[0].starts_with("e/") && won[1] == "me", "{won:?}");
+    let mut listening = Running::start(&etcdctl, &["elect", "--listen", "e"])?;
+    assert_eq!(listening.next_lines(2)?, won);
     Ok(())
 }

@@ -15,3 +15,6 @@ mod lessor;
 
 pub use expiry::Expiry;
 pub use lessor::{Lease, LeaseChange, Lessor};
+
+#[cfg(test)]
+mod scripts;

@@ -36,4 +36,6 @@ pub(crate) use stream::encode_with_prev;
 pub use stream::{WatchError, WatchOptions, WatchStream, Watching};
 
 #[cfg(test)]
+mod scripts;
+#[cfg(test)]
 mod tests;
