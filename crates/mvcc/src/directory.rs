@@ -254,6 +254,22 @@ impl Directory {
     }
 }
 
+/// The engine that the store in `root` was made with; none when there is no store.
+///
+/// Errors: [`Error::Corrupt`] when the directory does not say, [`Error::Io`].
+pub fn engine_of(root: &Path) -> Result<Option<EngineKind>> {
+    let path = root.join("FORMAT");
+    let Some(text) = read(&path)? else {
+        return Ok(None);
+    };
+    let engine = text.lines().find_map(|line| line.strip_prefix("engine "));
+    let engine = engine.and_then(|engine| engine.parse().ok());
+    let place = path.display().to_string();
+    engine
+        .map(Some)
+        .ok_or_else(|| Error::corrupt(place, "names no engine"))
+}
+
 /// Adds what an operator can do to an error about damage.
 pub(crate) fn with_advice(error: Error) -> Error {
     match error {

@@ -94,6 +94,11 @@ impl CompactionHashes {
         hashes.drain(..surplus);
     }
 
+    /// All of them, by revision.
+    pub(crate) fn all(&self) -> Vec<HashKv> {
+        self.0.lock().clone()
+    }
+
     /// The hash made when compacting at `revision`.
     pub(crate) fn get(&self, revision: i64) -> Option<HashKv> {
         self.0

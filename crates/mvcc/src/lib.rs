@@ -36,12 +36,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod backend;
+mod build;
 mod compaction;
+mod content;
+mod defrag;
 mod directory;
 mod error;
 mod flush;
 mod hash;
 mod index;
+mod inspect;
 mod io;
 mod key_index;
 mod lease;
@@ -60,12 +64,17 @@ mod watch;
 mod write;
 
 pub use backend::schema::Table;
+pub use build::Builder;
+pub use content::Content;
+pub use defrag::Defragmented;
+pub use directory::engine_of;
 pub use error::{Error, Result};
 pub use hash::HashKv;
+pub use inspect::{Inspection, inspect};
 pub use lease::{Expiry, Lease, LeaseChange, Lessor};
 pub use options::{EngineKind, OnFault, OnFlush, Options, Position};
 pub use read::{RangeOptions, RangeResult};
-pub use revision::Revision;
+pub use revision::{RevKey, Revision};
 pub use snapshot::SnapshotReader;
 pub use store::{Store, open};
 pub use watch::{

@@ -46,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) engine_bytes: AtomicU64,
     pub(crate) live_bytes: AtomicU64,
     pub(crate) holds: AtomicUsize,
+    /// Whether the next generation is being made, by an install or a defragmentation.
+    pub(crate) rebuilding: Mutex<bool>,
+    /// Signalled when it no longer is.
+    pub(crate) rebuilt: Condvar,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -96,6 +100,8 @@ impl Shared {
             failed: AtomicBool::new(false),
             purgeable: Arc::new(AtomicU64::new(0)),
             holds: AtomicUsize::new(0),
+            rebuilding: Mutex::new(false),
+            rebuilt: Condvar::new(),
             thread: Mutex::new(None),
             options,
         })
@@ -125,6 +131,27 @@ impl Shared {
             .store(durable.position.index, Ordering::Release);
         self.control.lock().durable_count = count;
         self.progress.notify_all();
+    }
+
+    /// Nothing may be written any more: nobody knows what the disk holds.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.failed.store(true, Ordering::Release);
+        tracing::error!(%error, "the store stops writing");
+        self.control
+            .lock()
+            .failure
+            .get_or_insert_with(|| error.to_string());
+        self.progress.notify_all();
+        if let Some(on_fault) = &self.options.on_fault {
+            on_fault(error);
+        }
+    }
+
+    /// Asks the engine how much it takes on disk.
+    pub(crate) fn update_engine_bytes(&self) -> Result<()> {
+        let bytes = self.engine.read().size()?;
+        self.engine_bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) fn close(&self) {

@@ -18,6 +18,7 @@ use std::thread;
 use bytes::Bytes;
 
 use crate::backend::{self, Backend, Page, schema};
+use crate::defrag::RebuildGuard;
 use crate::directory::{Directory, Found, with_advice};
 use crate::error::{Error, Result};
 use crate::ledger::Entries;
@@ -50,6 +51,7 @@ pub(crate) struct Recovered {
 
 /// The content of a snapshot, on disk beside the current one.
 pub(crate) struct Prepared {
+    _rebuild: RebuildGuard,
     engine: Arc<dyn Backend>,
     loaded: Loaded,
 }
@@ -289,6 +291,7 @@ impl Records {
     ///
     /// Errors: [`Error::Corrupt`] and [`Error::NewerFormat`] about the snapshot.
     pub(crate) fn prepare_install(&self, file: &Path, position: Position) -> Result<Prepared> {
+        let rebuild = self.rebuild_guard();
         let shared = &self.shared;
         let files = shared
             .directory
@@ -300,6 +303,7 @@ impl Records {
         let engine = backend::open(kind, &files, shared.options.engine_cache_bytes)?;
         let loaded = snapshot_file::load(file, &*engine, position)?;
         Ok(Prepared {
+            _rebuild: rebuild,
             engine: Arc::from(engine),
             loaded,
         })
@@ -313,14 +317,18 @@ impl Records {
         let shared = &self.shared;
         let mut directory = shared.directory.lock();
         let directory = directory.as_mut().ok_or(Error::Closed)?;
-        let Loaded { durable, tables } = prepared.loaded;
+        let Prepared {
+            _rebuild,
+            engine,
+            loaded: Loaded { durable, tables },
+        } = prepared;
         let old = {
             let mut io = shared.io.lock();
             if let Some(message) = self.failure() {
                 return Err(Error::Failed { message });
             }
             directory.switch()?;
-            let old = std::mem::replace(&mut *shared.engine.write(), prepared.engine);
+            let old = std::mem::replace(&mut *shared.engine.write(), engine);
             shared.replaced(&durable);
             io.replace(durable.clone());
             old

@@ -55,11 +55,11 @@ impl fmt::Display for Revision {
 ///
 /// Ordered as its bytes are: a revision's tombstone key follows its plain key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RevKey([u8; MARKED_LEN]);
+pub struct RevKey([u8; MARKED_LEN]);
 
 impl RevKey {
     /// Encodes `revision`.
-    pub(crate) fn new(revision: Revision, tombstone: bool) -> Self {
+    pub fn new(revision: Revision, tombstone: bool) -> Self {
         let mut bytes = [0; MARKED_LEN];
         bytes[..8].copy_from_slice(&revision.main.to_be_bytes());
         bytes[8] = SEPARATOR;
@@ -73,7 +73,7 @@ impl RevKey {
     /// Reads a stored key.
     ///
     /// Errors: [`Error::Corrupt`] when the bytes are not an encoded revision.
-    pub(crate) fn decode(key: &[u8]) -> Result<Self> {
+    pub fn decode(key: &[u8]) -> Result<Self> {
         let tombstone = match key.len() {
             LEN => false,
             MARKED_LEN if key[LEN] == TOMBSTONE => true,
@@ -91,7 +91,7 @@ impl RevKey {
     }
 
     /// The stored bytes.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         if self.is_tombstone() {
             &self.0
         } else {
@@ -100,12 +100,12 @@ impl RevKey {
     }
 
     /// The revision without the mark.
-    pub(crate) fn revision(&self) -> Revision {
+    pub fn revision(&self) -> Revision {
         Revision::new(integer(&self.0[..8]), integer(&self.0[9..LEN]))
     }
 
     /// Whether the record is a deletion.
-    pub(crate) fn is_tombstone(&self) -> bool {
+    pub fn is_tombstone(&self) -> bool {
         self.0[LEN] == TOMBSTONE
     }
 }

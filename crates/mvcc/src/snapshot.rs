@@ -1,44 +1,29 @@
-//! Reading the whole content at one revision, as the pieces of a [snapshot file](crate::snapshot_file).
-//!
-//! The engine's scan is not a snapshot, but records never change: it is enough to stop at the
-//! pinned revision and to hold compaction back.
+//! The whole content at one revision as the pieces of a [snapshot file](crate::snapshot_file).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::content::Content;
 use crate::error::Result;
-use crate::ledger::Entries;
 use crate::options::Position;
-use crate::records::{HoldGuard, Records};
-use crate::revision::Revision;
 use crate::snapshot_file::{END, Frames, HEAD, MAGIC, RECORDS, TABLES, VERSION, put_bytes};
 
 /// The most that [`SnapshotReader::next_chunk`] returns.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes after which a frame ends. A frame is longer only by one entry.
 const FRAME_BYTES: usize = 512 << 10;
-/// Records read from the store at once.
-const RECORDS_AT_ONCE: usize = 500;
 
 /// Reads the store's content as it stood when the reader was made, piece by piece.
 ///
 /// Holds the physical part of compaction back while it lives. Blocks on the disk: not for async
 /// threads.
 pub struct SnapshotReader {
-    records: Records,
-    position: Position,
-    /// All records up to this revision belong to the snapshot.
-    revision: Revision,
-    tables: Entries,
-    /// Where to go on in the records; none after the last.
-    next: Option<Revision>,
+    content: Content,
     stage: Stage,
     frames: Frames,
     /// Made and not handed out yet.
     ready: Bytes,
     records_count: u64,
     tables_count: u64,
-    size_hint: u64,
-    _hold: HoldGuard,
 }
 
 #[derive(PartialEq)]
@@ -51,32 +36,16 @@ enum Stage {
 }
 
 impl SnapshotReader {
-    /// Starts reading the content at `position`: these tables, and all records up to `revision`.
-    /// The caller took `hold` before it read them, so that none of the records can be removed.
-    pub(crate) fn new(
-        records: Records,
-        hold: HoldGuard,
-        tables: Entries,
-        revision: i64,
-        position: Position,
-    ) -> Result<Self> {
-        // Deletions that were asked for before the hold are carried out, not half seen.
-        records.shared.write_out()?;
-        let size_hint = records.size_in_use();
-        Ok(SnapshotReader {
-            records,
-            position,
-            revision: Revision::new(revision, i64::MAX),
-            tables,
-            next: Some(Revision::default()),
+    /// Starts handing out `content`.
+    pub(crate) fn new(content: Content) -> Self {
+        SnapshotReader {
+            content,
             stage: Stage::Head,
             frames: Frames::default(),
             ready: Bytes::new(),
             records_count: 0,
             tables_count: 0,
-            size_hint,
-            _hold: hold,
-        })
+        }
     }
 
     /// The next piece, of at most 1 MiB; none after the last. The pieces in their order are the
@@ -96,12 +65,12 @@ impl SnapshotReader {
 
     /// The position that the content belongs to.
     pub fn position(&self) -> &Position {
-        &self.position
+        self.content.position()
     }
 
     /// About how many bytes there are to come in all.
     pub fn size_hint(&self) -> u64 {
-        self.size_hint
+        self.content.size_hint()
     }
 
     /// Bytes of the next frame; may be empty between two stages.
@@ -129,7 +98,7 @@ impl SnapshotReader {
     }
 
     fn head(&mut self) -> Bytes {
-        let (position, revision) = (&self.position, self.revision);
+        let (position, revision) = (self.content.position(), self.content.last());
         let mut body = BytesMut::new();
         body.put_u64(position.index);
         body.put_i64(revision.main);
@@ -143,7 +112,7 @@ impl SnapshotReader {
 
     fn table_frames(&mut self) -> Bytes {
         let (mut out, mut body) = (BytesMut::new(), BytesMut::new());
-        for (table, key, value) in std::mem::take(&mut self.tables) {
+        for (table, key, value) in self.content.take_tables() {
             body.put_u8(table as u8);
             put_bytes(&mut body, &key);
             put_bytes(&mut body, &value);
@@ -161,24 +130,19 @@ impl SnapshotReader {
 
     fn record_frame(&mut self) -> Result<Bytes> {
         let mut body = BytesMut::with_capacity(FRAME_BYTES + (FRAME_BYTES >> 2));
-        while let Some(from) = self.next {
-            // Not more at once than goes into a frame, or it would be read again.
-            let page = self
-                .records
-                .scan_page(from, self.revision, RECORDS_AT_ONCE)?;
-            self.next = page.last().and_then(|(key, _)| key.revision().next());
+        // Not more at once than goes into a frame, or it would be read again.
+        while body.len() < FRAME_BYTES {
+            let page = self.content.next_records()?;
+            if page.is_empty() {
+                self.stage = Stage::End;
+                break;
+            }
             for (key, value) in page {
                 body.put_u8(key.as_bytes().len() as u8);
                 body.put_slice(key.as_bytes());
                 put_bytes(&mut body, &value);
                 self.records_count += 1;
             }
-            if body.len() >= FRAME_BYTES {
-                break;
-            }
-        }
-        if self.next.is_none() {
-            self.stage = Stage::End;
         }
         Ok(if body.is_empty() {
             Bytes::new()

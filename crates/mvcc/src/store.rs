@@ -14,6 +14,8 @@ use prost::Message;
 
 use crate::backend::schema::Table;
 use crate::compaction::{self, FINISHED, Job, Queue, SCHEDULED};
+use crate::content::Content;
+use crate::defrag::Defragmented;
 use crate::error::{Error, Result};
 use crate::hash::{CompactionHashes, HashKv, Hasher};
 use crate::index::{Index, KeyRange, State};
@@ -319,6 +321,11 @@ impl Store {
         Ok(hasher.finish(current))
     }
 
+    /// The hashes that the last compactions made on their way, by revision.
+    pub fn compaction_hashes(&self) -> Vec<HashKv> {
+        self.core().hashes.all()
+    }
+
     /// CRC-32C over everything stored: all records, then all small tables. Reads all of it.
     ///
     /// Errors: this member's faults only.
@@ -380,11 +387,27 @@ impl Store {
     ///
     /// Errors: this member's faults only.
     pub fn snapshot(&self) -> Result<SnapshotReader> {
+        Ok(SnapshotReader::new(self.content()?))
+    }
+
+    /// The content at the last commit, to be read as [`Store::snapshot`] is.
+    ///
+    /// Errors: this member's faults only.
+    pub fn content(&self) -> Result<Content> {
         let core = self.core();
         let hold = core.records.compaction_hold();
         let (tables, position, revision) = core.ledger.committed(|| core.index.current());
         let position = position.unwrap_or_default();
-        SnapshotReader::new(core.records.clone(), hold, tables, revision, position)
+        Content::new(core.records.clone(), hold, tables, revision, position)
+    }
+
+    /// Gives disk space back: copies everything to new files and switches to them. Reads and writes
+    /// go on; physical compaction waits. Needs room for the copy. Reads all records: call it from
+    /// a thread that may block.
+    ///
+    /// Errors: this member's faults, such as a full disk; the store goes on as it was then.
+    pub fn defragment(&self) -> Result<Defragmented> {
+        self.core().records.defragment()
     }
 
     /// Blocks until the compaction at `revision` has removed what it removes, or the store is

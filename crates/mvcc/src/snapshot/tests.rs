@@ -10,9 +10,10 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::backend::schema::Table;
 use crate::error::Error;
+use crate::ledger::Entries;
 use crate::options::{EngineKind, Options};
-use crate::records::TableChange;
-use crate::revision::RevKey;
+use crate::records::{Records, TableChange};
+use crate::revision::{RevKey, Revision};
 
 const LAST: Revision = Revision::new(i64::MAX, i64::MAX);
 
@@ -83,7 +84,8 @@ fn tables() -> Entries {
 
 fn reader(records: &Records, revision: i64) -> SnapshotReader {
     let hold = records.compaction_hold();
-    SnapshotReader::new(records.clone(), hold, tables(), revision, position(77)).expect("reader")
+    let content = Content::new(records.clone(), hold, tables(), revision, position(77));
+    SnapshotReader::new(content.expect("content"))
 }
 
 fn save(reader: &mut SnapshotReader, dir: &Path) -> PathBuf {
