@@ -71,6 +71,7 @@ mod prober;
 mod read_index;
 mod responder;
 mod runtime;
+mod seed;
 mod snapshot;
 mod state_machine;
 mod status;
@@ -87,6 +88,7 @@ pub use events::{Events, NoEvents};
 pub use membership::Member;
 pub use node::Node;
 pub use options::{IsRemoved, OnFailed, Options, ProposeFailure};
+pub use seed::{Place, read_entry, read_position, seed_log};
 pub use state_machine::{Committed, Fault, Payload, Position, SnapshotSource, StateMachine};
 pub use status::{Role, Status};
 pub use transport::{

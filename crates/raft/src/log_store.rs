@@ -356,7 +356,8 @@ fn entry_out(entry: Entry) -> wal::Entry {
     }
 }
 
-fn entry_in(entry: wal::Entry) -> io::Result<Entry> {
+/// Reads an entry as it is stored.
+pub(crate) fn entry_in(entry: wal::Entry) -> io::Result<Entry> {
     let malformed = || {
         let what = format!("entry {} in the log is of unknown form", entry.id.index);
         io::Error::new(io::ErrorKind::InvalidData, what)

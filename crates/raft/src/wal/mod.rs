@@ -23,6 +23,7 @@
 
 mod error;
 mod handle;
+mod inspect;
 mod log;
 mod record;
 mod recovery;
@@ -35,6 +36,7 @@ mod writer;
 pub use error::{Error, Result};
 pub(crate) use handle::load;
 pub use handle::{Options, Wal};
+pub use inspect::{Inspection, inspect};
 pub(crate) use log::Found;
 pub use record::{Entry, LogId, Record, Vote};
 pub use writer::Done;

@@ -40,6 +40,16 @@ pub(crate) struct Recovered {
 
 /// Reads all segments in `dir`, and removes left-over spares.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result<Recovered> {
+    recover_and_show(disk, dir, identity, &mut |_, _, _| {})
+}
+
+/// [`recover`] that shows each record, with its file and offset, before it is taken in.
+pub(crate) fn recover_and_show(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: Identity,
+    show: &mut dyn FnMut(&Path, u64, &Record),
+) -> Result<Recovered> {
     let names = disk
         .list(dir)
         .map_err(|error| Error::io("list the directory", dir, error))?;
@@ -49,6 +59,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result
         .collect();
     let mut recovery = Recovery {
         dir,
+        show,
         identity,
         recovered: Recovered {
             log: Log::default(),
@@ -80,6 +91,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result
 
 struct Recovery<'a> {
     dir: &'a Path,
+    show: &'a mut dyn FnMut(&Path, u64, &Record),
     identity: Identity,
     recovered: Recovered,
 }
@@ -185,6 +197,7 @@ impl Recovery<'_> {
             let record = Record::decode(&mut rest).ok_or_else(|| {
                 Error::corrupt(path, at, "a record of unknown form under a valid checksum")
             })?;
+            (self.show)(path, at, &record);
             let bytes = &payload[from..payload.len() - rest.len()];
             self.record(record, bytes, Place { number, at, path })?;
         }
