@@ -17,10 +17,13 @@ const KNOWN: &[(&str, bool, &str)] = &[
     ("TxnModeWriteWithSharedBuffer", true, "BETA"),
 ];
 
+/// Those that have an effect in kvd.
+const BUILT: &[&str] = &["CompactHashCheck", "InitialCorruptCheck"];
+
 /// Which gates were set, and to what.
 ///
-/// No gate has an effect yet: [`FeatureGates::changed`] lists those that a user set otherwise than
-/// by default, so that the start can say so.
+/// Few gates have an effect: [`FeatureGates::changed`] lists the others that a user set otherwise
+/// than by default, so that the start can say so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeatureGates {
     set: BTreeMap<&'static str, bool>,
@@ -74,11 +77,11 @@ impl FeatureGates {
         }
     }
 
-    /// The gates that differ from their default.
+    /// The gates without an effect that differ from their default.
     pub fn changed(&self) -> Vec<&'static str> {
         let changed = KNOWN
             .iter()
-            .filter(|gate| self.is_enabled(gate.0) != gate.1);
+            .filter(|gate| self.is_enabled(gate.0) != gate.1 && !BUILT.contains(&gate.0));
         changed.map(|gate| gate.0).collect()
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kvd_raft::PlainDialer;
 use kvd_server::config::Join;
+use kvd_server::corruption::IntegrityService;
 use kvd_server::lease::LessorService;
 use kvd_server::members::MembersService;
 use kvd_server::metrics::{Level, Metrics};
@@ -182,6 +183,7 @@ impl Run<'_> {
             grpc: Routes::new(server.node().peer_service())
                 .add_service(MembersService::server(Arc::clone(server.core())))
                 .add_service(LessorService::server(Arc::clone(server.core())))
+                .add_service(IntegrityService::server(Arc::clone(server.core())))
                 .prepare(),
             http: kvd_gateway::peer_router(member),
         };
@@ -358,6 +360,13 @@ fn config(settings: &Settings) -> Config {
             AutoCompaction::Revision(keep) => config::AutoCompaction::Revision(keep),
         },
         watch_progress_interval: settings.watch_progress_notify_interval,
+        initial_corrupt_check: settings.feature_gates.is_enabled("InitialCorruptCheck"),
+        corrupt_check_interval: settings.corrupt_check_time,
+        compact_hash_check_interval: settings
+            .feature_gates
+            .is_enabled("CompactHashCheck")
+            .then_some(settings.compact_hash_check_time),
+        bootstrap_defrag_bytes: settings.bootstrap_defrag_megabytes.saturating_mul(1 << 20),
         store,
         version: env!("CARGO_PKG_VERSION"),
     }

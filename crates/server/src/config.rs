@@ -73,6 +73,14 @@ pub struct Config {
     pub auto_compaction: AutoCompaction,
     /// Time between the progress notifications of a watcher.
     pub watch_progress_interval: Duration,
+    /// Whether to compare this member's data with its peers' before serving.
+    pub initial_corrupt_check: bool,
+    /// Time between two comparisons of all members' data by the leader, if there are any.
+    pub corrupt_check_interval: Option<Duration>,
+    /// Time between two comparisons of compactions by the leader, if there are any.
+    pub compact_hash_check_interval: Option<Duration>,
+    /// Defragment at the start when at least so many bytes would be freed; zero means never.
+    pub bootstrap_defrag_bytes: u64,
     /// Settings of the store.
     pub store: kvd_mvcc::Options,
     /// Version of kvd, for logs and metrics.

@@ -24,6 +24,9 @@ pub enum Error {
     /// The proposal did not come back as applied.
     #[error("proposal failed: {0:?}")]
     Proposal(ProposeFailure),
+    /// A snapshot file cannot be written, is damaged, or cannot be restored as asked.
+    #[error("{0}")]
+    Backup(String),
     /// A part of etcd's API that is not built.
     #[error("kvd does not implement {0} yet")]
     Unbuilt(&'static str),
@@ -50,12 +53,24 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// This member has other data than its peers. The text is etcd's.
+    #[error("{member:x} found data inconsistency with peers")]
+    Inconsistent {
+        /// This member.
+        member: u64,
+    },
     /// A setting is wrong.
     #[error("{0}")]
     Config(String),
     /// An invariant of this member does not hold.
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<kvd_bbolt::Error> for Error {
+    fn from(error: kvd_bbolt::Error) -> Error {
+        Error::Backup(format!("the database: {error}"))
+    }
 }
 
 impl From<Error> for Status {
@@ -71,6 +86,8 @@ impl From<Error> for Status {
             other @ (Error::Identity { .. }
             | Error::Io { .. }
             | Error::Config(_)
+            | Error::Backup(_)
+            | Error::Inconsistent { .. }
             | Error::Internal(_)) => return internal(other.to_string()),
         };
         wire.into()

@@ -85,6 +85,13 @@ pub(crate) fn path(config: &Config) -> PathBuf {
     config.member_dir().join("identity")
 }
 
+/// Reads the identity of the member in `data_dir`; none when there is no member.
+///
+/// Errors: [`Error::Identity`] when the file is damaged, [`Error::Io`].
+pub fn load(data_dir: &Path) -> Result<Option<Identity>> {
+    read(&data_dir.join("member").join("identity"))
+}
+
 /// Reads the stored identity, or computes and stores it when the data directory is new.
 ///
 /// `is_blank`: the store has never applied anything. The first start may then have ended between
@@ -131,17 +138,7 @@ pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
         });
     }
     let members = first_members(&config.initial_cluster, &config.initial_cluster_token)?;
-    let Some(own) = members.iter().find(|member| member.name == config.name) else {
-        return Err(Error::Config(format!(
-            "couldn't find local name {:?} in the initial cluster configuration",
-            config.name
-        )));
-    };
-    let identity = Identity {
-        cluster_id: cluster_id(&members),
-        member_id: own.id,
-        token: config.initial_cluster_token.clone(),
-    };
+    let identity = of_name(&members, &config.name, &config.initial_cluster_token)?;
     write(&path, &identity)?;
     Ok(Resolved {
         identity,
@@ -209,6 +206,22 @@ pub(crate) fn check_place(config: &Config, own_id: u64, members: &[MemberRecord]
     }
 }
 
+/// Who the member `name` of a new cluster is.
+///
+/// Errors: [`Error::Config`] when the cluster has no such member.
+pub(crate) fn of_name(members: &[Member], name: &str, token: &str) -> Result<Identity> {
+    let Some(own) = members.iter().find(|member| member.name == name) else {
+        return Err(Error::Config(format!(
+            "couldn't find local name {name:?} in the initial cluster configuration"
+        )));
+    };
+    Ok(Identity {
+        cluster_id: cluster_id(members),
+        member_id: own.id,
+        token: token.to_owned(),
+    })
+}
+
 /// The first members once more, if they are still those that gave `identity`.
 ///
 /// A member that joined a running cluster has its ID from there: no first member has it.
@@ -219,7 +232,13 @@ fn interrupted(config: &Config, identity: &Identity) -> Option<Vec<Member>> {
     is_same.then_some(members)
 }
 
-fn first_members(cluster: &BTreeMap<String, Vec<String>>, token: &str) -> Result<Vec<Member>> {
+/// The members that `--initial-cluster` names, with their IDs.
+///
+/// Errors: [`Error::Config`] when two have the same ID.
+pub(crate) fn first_members(
+    cluster: &BTreeMap<String, Vec<String>>,
+    token: &str,
+) -> Result<Vec<Member>> {
     let mut members: Vec<Member> = Vec::with_capacity(cluster.len());
     for (name, urls) in cluster {
         let id = member_id(urls, token);
@@ -274,7 +293,8 @@ fn parse(text: &str) -> Option<Identity> {
     })
 }
 
-fn write(path: &Path, identity: &Identity) -> Result<()> {
+/// Stores an identity, durably.
+pub(crate) fn write(path: &Path, identity: &Identity) -> Result<()> {
     let text = format!(
         "{HEADER}\ncluster_id={:016x}\nmember_id={:016x}\ntoken={}\n",
         identity.cluster_id, identity.member_id, identity.token
@@ -361,6 +381,10 @@ mod tests {
             txn_ops_max: 128,
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
+            initial_corrupt_check: false,
+            corrupt_check_interval: None,
+            compact_hash_check_interval: None,
+            bootstrap_defrag_bytes: 0,
             store: kvd_mvcc::Options::default(),
             version: "0",
         }

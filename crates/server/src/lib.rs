@@ -20,6 +20,8 @@
 //! member is; [`compactor`] and [`quota`] keep the store small; [`error`] is the one place where an
 //! error of any crate becomes what a client sees.
 //!
+//! [`backup`] reads and writes etcd's snapshot files.
+//!
 //! [`lease`] is what a member does about leases besides applying them; [`members`] is the same for
 //! changes of the membership.
 //!
@@ -27,9 +29,11 @@
 //! UNIMPLEMENTED with their name (`services/admission`).
 
 pub mod apply;
+pub mod backup;
 pub mod compactor;
 pub mod config;
 pub mod core;
+pub mod corruption;
 mod directories;
 pub mod error;
 pub mod identity;

@@ -27,7 +27,8 @@ pub fn cost(request: &Request) -> u64 {
         | Request::Compaction(_)
         | Request::Alarm(_)
         | Request::PublishMember(_)
-        | Request::SetClusterVersion(_) => 0,
+        | Request::SetClusterVersion(_)
+        | Request::DowngradeInfoSet(_) => 0,
     }
 }
 

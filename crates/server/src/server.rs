@@ -15,6 +15,7 @@ use crate::apply::{self, Alarms, Applier};
 use crate::compactor;
 use crate::config::Config;
 use crate::core::{Core, Parts};
+use crate::corruption;
 use crate::directories;
 use crate::error::{Error, Result};
 use crate::identity::{self, Resolved};
@@ -65,6 +66,7 @@ impl Server {
         let ended_sender = Arc::new(ended_sender);
         // The store's lock is what keeps a second process out, so it comes first.
         let (store, writer) = open_store(&config, &metrics, &ended_sender).await?;
+        defragment_at_start(&config, &store).await?;
         let Resolved {
             identity,
             bootstrap,
@@ -109,10 +111,18 @@ impl Server {
             leases,
             metrics,
         }));
+        if core.config().initial_corrupt_check
+            && let Err(error) = corruption::initial(&core).await
+        {
+            stop_parts(&core).await?;
+            return Err(error);
+        }
         let routes = routes::client_routes(&core).await?;
         let tasks = vec![
             tokio::spawn(compactor::run(Arc::clone(&core))),
             tokio::spawn(expiry_loop::run(Arc::clone(&core))),
+            tokio::spawn(corruption::periodic(Arc::clone(&core))),
+            tokio::spawn(corruption::compaction(Arc::clone(&core))),
             tokio::spawn(watch_status(Arc::clone(&core), ended_sender)),
         ];
         Ok(Server {
@@ -245,20 +255,26 @@ impl Server {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
-        // The store is closed in order even when the log failed.
-        let stopped = self.core.node().shutdown().await;
-        let store = self.core.store().clone();
-        let closing = tokio::task::spawn_blocking(move || store.close());
-        match tokio::time::timeout(CLOSE_DEADLINE, closing).await {
-            Ok(closed) => closed
-                .map_err(|error| Error::Internal(format!("closing the store failed: {error}")))?,
-            Err(_) => tracing::warn!(
-                "the store is not written back in time; the next start checks it and takes what \
-                 it lacks from the log"
-            ),
-        }
-        Ok(stopped?)
+        stop_parts(&self.core).await
     }
+}
+
+/// Ends consensus and closes the store, in order even when the log failed.
+async fn stop_parts(core: &Core) -> Result<()> {
+    let stopped = core.node().shutdown().await;
+    let store = core.store().clone();
+    let closing = tokio::task::spawn_blocking(move || store.close());
+    match tokio::time::timeout(CLOSE_DEADLINE, closing).await {
+        Ok(closed) => {
+            closed
+                .map_err(|error| Error::Internal(format!("closing the store failed: {error}")))?;
+        }
+        Err(_) => tracing::warn!(
+            "the store is not written back in time; the next start checks it and takes what \
+             it lacks from the log"
+        ),
+    }
+    Ok(stopped?)
 }
 
 /// Follows Raft's status: reports faults, counts leaders, and sets the cluster version once.
@@ -337,6 +353,35 @@ async fn open_store(
     let dir = config.member_dir().join("store");
     let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&dir, options)).await;
     Ok(opened.map_err(|error| Error::Internal(format!("opening the store failed: {error}")))??)
+}
+
+/// Gives disk space back before the member takes part, if it is worth it.
+async fn defragment_at_start(config: &Config, store: &kvd_mvcc::Store) -> Result<()> {
+    let (size, in_use) = (store.size(), store.size_in_use());
+    let free = size.saturating_sub(in_use);
+    if config.bootstrap_defrag_bytes == 0 {
+        return Ok(());
+    }
+    if free < config.bootstrap_defrag_bytes {
+        tracing::info!(
+            size,
+            in_use,
+            threshold = config.bootstrap_defrag_bytes,
+            "skipping defragmentation: it would free less than the threshold"
+        );
+        return Ok(());
+    }
+    let store = store.clone();
+    let done = tokio::task::spawn_blocking(move || store.defragment()).await;
+    let done = done.map_err(|error| {
+        Error::Internal(format!("defragmenting the store did not finish: {error}"))
+    })??;
+    tracing::info!(
+        before = done.before,
+        after = done.after,
+        "defragmented the store"
+    );
+    Ok(())
 }
 
 /// What is said of a store that stopped writing. The engines hand the system's error on as text.

@@ -84,6 +84,9 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         },
         storage_cache_bytes: Some(read.size("storage-cache-bytes")).filter(|bytes| *bytes > 0),
         worker_threads: Some(read.size("worker-threads")).filter(|count| *count > 0),
+        corrupt_check_time: positive(read.duration("corrupt-check-time")?),
+        compact_hash_check_time: above_zero(&read, "compact-hash-check-time")?,
+        bootstrap_defrag_megabytes: read.uint("bootstrap-defrag-threshold-megabytes"),
         feature_gates: feature_gates(&read)?,
         log,
     };
@@ -362,6 +365,12 @@ fn auto_compaction(read: &Reader<'_>) -> Result<AutoCompaction> {
         "" => Err(Setting::CompactionModeMissing.into()),
         _ => Err(Setting::CompactionMode(mode).into()),
     }
+}
+
+fn above_zero(read: &Reader<'_>, flag: &'static str) -> Result<Duration> {
+    let value = read.given.get(flag).to_owned();
+    let time = positive(read.duration(flag)?);
+    time.ok_or_else(|| Setting::NotPositive { flag, value }.into())
 }
 
 fn feature_gates(read: &Reader<'_>) -> Result<FeatureGates> {

@@ -79,6 +79,12 @@ pub struct Settings {
     pub storage_cache_bytes: Option<usize>,
     /// `--worker-threads`; `None` means one for each core.
     pub worker_threads: Option<usize>,
+    /// `--corrupt-check-time`; `None` means no checks.
+    pub corrupt_check_time: Option<Duration>,
+    /// `--compact-hash-check-time`.
+    pub compact_hash_check_time: Duration,
+    /// `--bootstrap-defrag-threshold-megabytes`; zero means never.
+    pub bootstrap_defrag_megabytes: u64,
     /// `--feature-gates`.
     pub feature_gates: FeatureGates,
     /// `--log-*`.

@@ -106,6 +106,7 @@ impl Alarms {
             Request::Alarm(_)
             | Request::PublishMember(_)
             | Request::SetClusterVersion(_)
+            | Request::DowngradeInfoSet(_)
             | Request::LeaseCheckpoint(_) => false,
         };
         if changes_keys && self.is_active(AlarmType::Corrupt) {

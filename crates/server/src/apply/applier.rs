@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::alarm::Alarms;
 use super::outcome::{Applied, Failure, Outcome};
-use super::{cluster, kv, lease, txn};
+use super::{cluster, downgrade, kv, lease, txn};
 use crate::error::Error;
 use crate::lease::Leases;
 use crate::metrics::{Metrics, Outcomes};
@@ -139,6 +139,7 @@ impl Applier {
                 cluster::publish(writer, store, publish).map_err(Failure::fault)
             }
             Request::SetClusterVersion(version) => Ok(cluster::set_version(writer, version)),
+            Request::DowngradeInfoSet(job) => downgrade::set(writer, job).map_err(Failure::fault),
         }
     }
 
@@ -228,6 +229,7 @@ enum Kind {
     LeaseGrant,
     LeaseRevoke,
     LeaseCheckpoint,
+    DowngradeInfoSet,
 }
 
 impl Kind {
@@ -243,12 +245,13 @@ impl Kind {
             Request::LeaseGrant(_) => Kind::LeaseGrant,
             Request::LeaseRevoke(_) | Request::LeaseExpire(_) => Kind::LeaseRevoke,
             Request::LeaseCheckpoint(_) => Kind::LeaseCheckpoint,
+            Request::DowngradeInfoSet(_) => Kind::DowngradeInfoSet,
         }
     }
 }
 
 /// How long commands take, by [`Kind`].
-struct Durations([Outcomes; 10]);
+struct Durations([Outcomes; 11]);
 
 impl Durations {
     fn new(metrics: &Metrics) -> Durations {
@@ -264,6 +267,7 @@ impl Durations {
             "LeaseGrant",
             "LeaseRevoke",
             "LeaseCheckpoint",
+            "DowngradeInfoSet",
         ];
         Durations(names.map(|name| metrics.apply_outcomes(name)))
     }
@@ -297,7 +301,8 @@ fn count(metrics: &Metrics, applied: &Applied) {
         | Applied::LeasesCheckpointed
         | Applied::Alarm(_)
         | Applied::Published
-        | Applied::ClusterVersionSet => {}
+        | Applied::ClusterVersionSet
+        | Applied::DowngradeSet => {}
     }
 }
 

@@ -19,6 +19,7 @@
 mod alarm;
 mod applier;
 mod cluster;
+mod downgrade;
 mod kv;
 mod lease;
 mod outcome;
@@ -28,6 +29,7 @@ mod txn;
 pub use alarm::Alarms;
 pub use applier::{Answers, Applier, Parts};
 pub use cluster::{cluster_version, is_removed, member, members};
+pub use downgrade::{Downgrade, downgrade};
 pub use outcome::Applied;
 pub(crate) use range::range_counting;
 pub use range::{View, range};

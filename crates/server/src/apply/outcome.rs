@@ -39,6 +39,8 @@ pub enum Applied {
     Published,
     /// The cluster's version is set.
     ClusterVersionSet,
+    /// A downgrade job is started or ended.
+    DowngradeSet,
 }
 
 /// Why a command was not carried out.

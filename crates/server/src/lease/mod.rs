@@ -24,5 +24,6 @@ mod peers;
 mod renew;
 
 pub use leases::{Leases, Renewal, TimeToLive};
+pub(crate) use peers::channel as peer_channel;
 pub use peers::{LessorService, Peers};
 pub use renew::{renew, time_to_live};

@@ -124,7 +124,8 @@ fn answered<T>(reply: Result<Response<T>, Status>) -> Option<T> {
     }
 }
 
-fn channel(to: u64, urls: Vec<String>) -> Channel {
+/// A connection to a member's peer port, made when it is first needed.
+pub(crate) fn channel(to: u64, urls: Vec<String>) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
         let dialing = PlainDialer.dial(to, urls.clone());
         async move { Ok::<_, std::io::Error>(TokioIo::new(dialing.await?)) }

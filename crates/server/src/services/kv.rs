@@ -208,7 +208,7 @@ impl KvService {
 }
 
 /// Runs a long read where it may block.
-pub(super) async fn off_thread<T: Send + 'static>(
+pub(crate) async fn off_thread<T: Send + 'static>(
     store: &Store,
     read: impl FnOnce(&Store) -> Result<T> + Send + 'static,
 ) -> Result<T> {

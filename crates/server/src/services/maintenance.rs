@@ -1,6 +1,8 @@
-//! etcd's Maintenance service: Alarm, Status, Hash, HashKV and MoveLeader. The rest is not built.
+//! etcd's Maintenance service. What takes longer stands apart: `services/snapshot`,
+//! `services/downgrade`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kvd_api::ETCD_VERSION;
 use kvd_api::error::WireError;
@@ -9,17 +11,18 @@ use kvd_api::pb::etcdserverpb::maintenance_server::Maintenance;
 use kvd_api::pb::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
-    StatusRequest, StatusResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, StatusRequest,
+    StatusResponse,
 };
 use kvd_api::pb::kvdcommandpb::command;
-use tokio_stream::Empty;
+use kvd_mvcc::Store;
 use tonic::{Request, Response, Status};
 
-use crate::apply::Applied;
+use crate::apply::{self, Applied};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::services::kv::off_thread;
+use crate::services::{downgrade, snapshot};
 
 /// The version of the stored content that etcd would report for what we hold.
 pub const STORAGE_VERSION: &str = "3.7.0";
@@ -67,6 +70,34 @@ impl MaintenanceService {
     }
 }
 
+/// The version of the stored content that etcd would report: that of the cluster, as far as it was
+/// decided.
+pub(crate) fn storage_version(store: &Store) -> String {
+    apply::cluster_version(store).unwrap_or_else(|| STORAGE_VERSION.to_owned())
+}
+
+/// Gives the disk space of this member's store back that is not in use.
+pub(crate) async fn defragment(core: &Core) -> Result<()> {
+    let (metrics, started) = (core.metrics(), Instant::now());
+    tracing::info!("starting defragment");
+    metrics.defrag_inflight.inc();
+    let done = off_thread(core.store(), |store| Ok(store.defragment()?)).await;
+    metrics.defrag_inflight.dec();
+    let took = started.elapsed();
+    metrics.backend_defrag.observe(took.as_secs_f64());
+    match done {
+        Ok(done) => {
+            let (before, after) = (done.before, done.after);
+            tracing::info!(before, after, ?took, "finished defragment");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!(%error, "failed to defragment");
+            Err(error)
+        }
+    }
+}
+
 /// An alarm as protobuf for Go prints it: zero fields are left out, unknown kinds are numbers.
 fn alarm_text(alarm: &AlarmMember) -> String {
     let kind = match AlarmType::try_from(alarm.alarm) {
@@ -98,6 +129,7 @@ impl Maintenance for MaintenanceService {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let status = self.core.status();
         let store = self.core.store();
+        let downgrade = apply::downgrade(store)?;
         let mut errors = Vec::new();
         if status.leader.is_none() {
             errors.push(WireError::NoLeader.message().to_owned());
@@ -116,9 +148,12 @@ impl Maintenance for MaintenanceService {
             errors,
             db_size_in_use: i64::try_from(store.size_in_use()).unwrap_or(i64::MAX),
             is_learner: self.core.is_learner(),
-            storage_version: STORAGE_VERSION.to_owned(),
-            db_size_quota: self.core.config().quota().max(0),
-            downgrade_info: Some(DowngradeInfo::default()),
+            storage_version: storage_version(store),
+            db_size_quota: self.core.config().quota(),
+            downgrade_info: Some(DowngradeInfo {
+                enabled: downgrade.enabled,
+                target_version: downgrade.target_version,
+            }),
         }))
     }
 
@@ -159,22 +194,24 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        Err(Error::Unbuilt("etcdserverpb.Maintenance/Defragment").into())
+        defragment(&self.core).await?;
+        Ok(Response::new(DefragmentResponse::default()))
     }
 
-    type SnapshotStream = Empty<Result<SnapshotResponse, Status>>;
+    type SnapshotStream = snapshot::SnapshotStream;
 
     async fn snapshot(
         &self,
         _: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(Error::Unbuilt("etcdserverpb.Maintenance/Snapshot").into())
+        Ok(Response::new(snapshot::stream(&self.core).await?))
     }
 
     async fn downgrade(
         &self,
-        _: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        Err(Error::Unbuilt("etcdserverpb.Maintenance/Downgrade").into())
+        let response = downgrade::downgrade(&self.core, request.into_inner()).await?;
+        Ok(Response::new(response))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod cluster;
+mod downgrade;
 pub mod election;
 pub mod header;
 pub mod kv;
@@ -13,5 +14,6 @@ mod on_behalf;
 mod queue;
 mod range_stream;
 pub mod routes;
+mod snapshot;
 pub mod validate;
 pub mod watch;
