@@ -260,8 +260,8 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_say_the_default() {
             "--discovery-srv: discovery is not built yet",
         ),
         (
-            "--experimental-corrupt-check-time=5s",
-            "--corrupt-check-time: ",
+            "--experimental-warning-apply-duration=5s",
+            "--warning-apply-duration: ",
         ),
         ("--metrics extensive", "--metrics: "),
     ] {
