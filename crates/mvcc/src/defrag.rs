@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use crate::backend::{self, Backend, Batch, Page, schema};
 use crate::error::{Error, Result};
-use crate::pipeline::Shared;
+use crate::pipeline::{Shared, content_bytes};
 use crate::records::Records;
 use crate::revision::Revision;
 
@@ -89,7 +89,7 @@ impl Records {
         let shared = &self.shared;
         let _rebuild = self.rebuild_guard();
         let _hold = self.compaction_hold();
-        let before = shared.ask_engine(|engine| engine.size())?;
+        let before = shared.ask_engine(content_bytes)?;
         for _ in 0..ATTEMPTS {
             shared.write_out()?;
             let files = {
@@ -98,7 +98,7 @@ impl Records {
             };
             match self.copy_and_switch(&files) {
                 Ok(true) => {
-                    let after = shared.ask_engine(|engine| engine.size())?;
+                    let after = shared.ask_engine(content_bytes)?;
                     return Ok(Defragmented { before, after });
                 }
                 Ok(false) => tracing::info!("records were removed meanwhile: copying again"),

@@ -236,7 +236,7 @@ impl Shared {
         }
         self.progress.notify_all();
         engine.maintain()?;
-        self.engine_bytes.store(engine.size()?, Ordering::Relaxed);
+        self.update_engine_bytes()?;
         Ok(())
     }
 }

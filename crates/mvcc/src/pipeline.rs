@@ -77,6 +77,12 @@ impl Weighter<Revision, Bytes> for Weight {
     }
 }
 
+/// Bytes on disk without what the engine needs for itself: a quota is about what is stored, and
+/// etcd's own overhead, which quotas are chosen by, is a few pages.
+pub(crate) fn content_bytes(engine: &dyn Backend) -> Result<u64> {
+    Ok(engine.size()?.saturating_sub(engine.overhead()))
+}
+
 impl Shared {
     pub(crate) fn new(
         directory: Directory,
@@ -87,7 +93,7 @@ impl Shared {
         let cache_bytes = options.cache_bytes;
         let at = durable.clone().unwrap_or_default();
         Ok(Shared {
-            engine_bytes: AtomicU64::new(engine.size()?),
+            engine_bytes: AtomicU64::new(content_bytes(&*engine)?),
             live_bytes: AtomicU64::new(at.live_bytes),
             directory: Mutex::new(Some(directory)),
             engine: RwLock::new(engine),
@@ -149,7 +155,7 @@ impl Shared {
 
     /// Asks the engine how much it takes on disk.
     pub(crate) fn update_engine_bytes(&self) -> Result<()> {
-        let bytes = self.engine.read().size()?;
+        let bytes = content_bytes(&**self.engine.read())?;
         self.engine_bytes.store(bytes, Ordering::Relaxed);
         Ok(())
     }

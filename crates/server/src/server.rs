@@ -111,12 +111,7 @@ impl Server {
             leases,
             metrics,
         }));
-        if core.config().initial_corrupt_check
-            && let Err(error) = corruption::initial(&core).await
-        {
-            stop_parts(&core).await?;
-            return Err(error);
-        }
+        check_at_start(&core).await?;
         let routes = routes::client_routes(&core).await?;
         let tasks = vec![
             tokio::spawn(compactor::run(Arc::clone(&core))),
@@ -257,6 +252,17 @@ impl Server {
         }
         stop_parts(&self.core).await
     }
+}
+
+/// Compares this member's data with its peers', if that is wanted; stops the member if they differ.
+async fn check_at_start(core: &Core) -> Result<()> {
+    if core.config().initial_corrupt_check
+        && let Err(error) = corruption::initial(core).await
+    {
+        stop_parts(core).await?;
+        return Err(error);
+    }
+    Ok(())
 }
 
 /// Ends consensus and closes the store, in order even when the log failed.

@@ -45,6 +45,11 @@ pub trait Backend: Send + Sync {
     /// Bytes taken on disk. Engines make their files longer than they fill them; holes don't count.
     fn size(&self) -> Result<u64>;
 
+    /// Bytes that an engine takes for itself beside what it holds, as far as that matters.
+    fn overhead(&self) -> u64 {
+        0
+    }
+
     /// Work the engine wants done now and then, such as giving memory back. Called by the writing
     /// thread after a flush; readers may wait for it.
     fn maintain(&self) -> Result<()> {

@@ -1,10 +1,12 @@
 //! Finding members whose data differ, by their HashKV.
 //!
-//! | check | when | what follows |
-//! |---|---|---|
-//! | initial | once, before a member serves anybody, if the gate `InitialCorruptCheck` is on | a member that differs from a peer does not start |
-//! | periodic | every `--corrupt-check-time`, by the leader | the CORRUPT alarm of the member that differs |
-//! | compaction | every `--compact-hash-check-time`, by the leader, if the gate `CompactHashCheck` is on | the CORRUPT alarm of the minority; of member 0 when there is no majority |
+//! - *initial*, with the gate `InitialCorruptCheck`: once, before a member serves anybody. One that
+//!   differs from a peer does not start.
+//! - *periodic*, every `--corrupt-check-time`: the leader compares, and raises CORRUPT for the member
+//!   that differs.
+//! - *compaction*, with the gate `CompactHashCheck`, every `--compact-hash-check-time`: the leader
+//!   compares what all had to hash for a compaction, and raises CORRUPT for the minority; for member
+//!   0 when there is no majority.
 //!
 //! Hashes are of one revision and start from one compacted revision, or they say nothing: members
 //! that are elsewhere, or do not answer, are left out.

@@ -114,7 +114,9 @@ impl Runner {
             other @ (Applied::LeaseGranted { .. }
             | Applied::LeaseRevoked
             | Applied::LeasesCheckpointed) => writeln!(out, "{other:?}")?,
-            Applied::Published | Applied::ClusterVersionSet => self.print_cluster(&mut out)?,
+            Applied::Published | Applied::ClusterVersionSet | Applied::DowngradeSet => {
+                self.print_cluster(&mut out)?
+            }
         }
         Ok(out)
     }
