@@ -60,7 +60,7 @@ sim:
 
 # The manifests on this machine, as root: make podsim STEPS=100 SEED=42 makes that many random steps.
 podsim:
-	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --no-run
 	$(if $(STEPS),KVD_PODSIM_STEPS=$(STEPS)) $(if $(SEED),KVD_SEED=$(SEED)) KVD_PODSIM_REQUIRED=1 \
 		$(CARGO) test --workspace --test podsim -- --nocapture $(if $(STEPS),random)
 

@@ -8,4 +8,5 @@
 mod checked;
 mod document;
 mod faults;
+mod members;
 mod random;
