@@ -30,12 +30,25 @@ impl Reply {
 ///
 /// Errors: when nothing listens, or no answer comes within ten seconds.
 pub fn request(address: &str, method: &str, path: &str, body: &str) -> Result<Reply> {
+    request_with(address, method, path, "", body)
+}
+
+/// As [`request`], with more header lines, each ended by `\r\n`.
+///
+/// Errors: as [`request`].
+pub fn request_with(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Result<Reply> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Content-Length: {}\r\n\r\n{body}",
+         {headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut bytes = Vec::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tonic::Code;
@@ -44,13 +44,15 @@ pub(crate) fn frame(message: &[u8]) -> Result<Bytes> {
 
 /// Calls the method at `path`, and returns once its headers are here.
 ///
-/// `metadata`: see [`metadata`]. `deadline`: when to give up, also while reading the replies.
+/// `metadata`: see [`metadata`]. `extensions`: what is known of the client's connection, for the
+/// services. `deadline`: when to give up, also while reading the replies.
 ///
 /// Errors: [`Error::DeadlineExceeded`]; [`Error::Rpc`] when the call ended at once.
 pub(crate) async fn call(
     service: GrpcService,
     path: &PathAndQuery,
     mut metadata: HeaderMap,
+    extensions: Extensions,
     body: Body,
     deadline: Option<Instant>,
 ) -> Result<Replies> {
@@ -64,6 +66,7 @@ pub(crate) async fn call(
     *request.uri_mut() = Uri::from(path.clone());
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = metadata;
+    *request.extensions_mut() = extensions;
     let response = match before(deadline, service.oneshot(request)).await? {
         Ok(response) => response,
         Err(never) => match never {},

@@ -9,8 +9,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
@@ -78,16 +79,18 @@ impl Gateway {
         call::frame(&message)
     }
 
-    /// Calls `rpc` with `body`, for an HTTP request with `headers`.
+    /// Calls `rpc` with `body`, for an HTTP request that began with `parts`.
     pub(crate) async fn call(
         &self,
         rpc: &Rpc,
-        headers: &HeaderMap,
+        parts: &Parts,
         body: tonic::body::Body,
     ) -> Result<Replies> {
-        let deadline = call::deadline(headers)?;
-        let metadata = call::metadata(headers);
-        call::call(self.service.clone(), &rpc.path, metadata, body, deadline).await
+        let deadline = call::deadline(&parts.headers)?;
+        let metadata = call::metadata(&parts.headers);
+        let extensions = parts.extensions.clone();
+        let service = self.service.clone();
+        call::call(service, &rpc.path, metadata, extensions, body, deadline).await
     }
 
     /// The RPC of a request's path, if it may be called so.
@@ -120,7 +123,7 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let frame = self.frame(&rpc.input, &self.read(body).await?)?;
         let body = tonic::body::Body::new(http_body_util::Full::new(frame));
-        let mut replies = self.call(rpc, &parts.headers, body).await?;
+        let mut replies = self.call(rpc, &parts, body).await?;
         let Some(message) = replies.next().await? else {
             return Err(Error::BadReply("the call ended without a reply".into()));
         };
@@ -138,7 +141,7 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let frame = self.frame(&rpc.input, &self.read(body).await?)?;
         let body = tonic::body::Body::new(http_body_util::Full::new(frame));
-        let replies = self.call(rpc, &parts.headers, body).await;
+        let replies = self.call(rpc, &parts, body).await;
         Ok(v3_stream::respond(rpc.output.clone(), replies).await)
     }
 
@@ -152,7 +155,7 @@ impl Gateway {
             None => None,
         };
         let body = v3_stream::frames(self.clone(), rpc.input.clone(), first, requests);
-        let replies = self.call(rpc, &parts.headers, body).await;
+        let replies = self.call(rpc, &parts, body).await;
         Ok(v3_stream::respond(rpc.output.clone(), replies).await)
     }
 }

@@ -155,6 +155,14 @@ fn refusals(flags: &[(&'static str, &'static str)]) -> String {
 /// Why settings that parsed do not fit (`embed.Config.Validate`, `config.VerifyBootstrap`).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Setting {
+    /// `--auth-token` cannot be read.
+    #[error("auth: invalid auth options: {what} in --auth-token={value:?}")]
+    AuthToken {
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A listen URL with a name for a host.
     #[error("expected IP in URL for binding ({0})")]
     BindName(String),

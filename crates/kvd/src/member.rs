@@ -117,6 +117,10 @@ impl Member for ServedMember {
         self.core.cluster_id()
     }
 
+    fn auth_enabled(&self) -> bool {
+        self.core.auth().is_enabled()
+    }
+
     fn process_stats(&self) -> ProcessStats {
         let stats = self.core.metrics().process_stats();
         ProcessStats {

@@ -10,6 +10,7 @@ use kvd_server::corruption::IntegrityService;
 use kvd_server::lease::LessorService;
 use kvd_server::members::MembersService;
 use kvd_server::metrics::{Level, Metrics};
+use kvd_server::peer_info::PeerInfo;
 use kvd_server::services::admission::AdmissionLayer;
 use kvd_server::{Config, Ending, Server, config, limits as server_limits};
 use tonic::service::Routes;
@@ -216,7 +217,10 @@ impl Run<'_> {
             max_request_bytes: self.settings.max_request_bytes,
             ..kvd_gateway::Options::default()
         };
-        let http = kvd_gateway::client_router(grpc.clone(), member, gateway);
+        let through_gateway = ServiceBuilder::new()
+            .map_request(mark_gateway)
+            .service(grpc.clone());
+        let http = kvd_gateway::client_router(through_gateway, member, gateway);
         let protocols = match (http_only, self.settings.listen_client_http_urls.is_empty()) {
             (true, _) => Protocols::HttpOnly,
             (false, true) => Protocols::Both,
@@ -251,6 +255,17 @@ impl Run<'_> {
         )
         .context("serving metrics")
     }
+}
+
+/// Says that a call came through the gateway, where a certificate is not taken for a user.
+fn mark_gateway(mut request: http::Request<tonic::body::Body>) -> http::Request<tonic::body::Body> {
+    let mut peer = request
+        .extensions_mut()
+        .remove::<PeerInfo>()
+        .unwrap_or_default();
+    peer.gateway = true;
+    request.extensions_mut().insert(peer);
+    request
 }
 
 /// Stops in the order that loses nothing: no new clients, another leader, the answers that are
@@ -367,6 +382,8 @@ fn config(settings: &Settings) -> Config {
             .is_enabled("CompactHashCheck")
             .then_some(settings.compact_hash_check_time),
         bootstrap_defrag_bytes: settings.bootstrap_defrag_megabytes.saturating_mul(1 << 20),
+        auth: settings.auth.clone(),
+        audit: settings.audit.clone(),
         store,
         version: env!("CARGO_PKG_VERSION"),
     }

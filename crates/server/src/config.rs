@@ -81,6 +81,10 @@ pub struct Config {
     pub compact_hash_check_interval: Option<Duration>,
     /// Defragment at the start when at least so many bytes would be freed; zero means never.
     pub bootstrap_defrag_bytes: u64,
+    /// Tokens, passwords and certificates of users.
+    pub auth: crate::auth::Settings,
+    /// What is written down of requests.
+    pub audit: crate::audit::Settings,
     /// Settings of the store.
     pub store: kvd_mvcc::Options,
     /// Version of kvd, for logs and metrics.

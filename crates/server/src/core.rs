@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::{AlarmMember, AlarmType, ResponseHeader};
-use kvd_api::pb::kvdcommandpb::{Command, command};
+use kvd_api::pb::kvdcommandpb::{self, Command, command};
 use kvd_mvcc::Store;
 use kvd_raft::{Node, Role, Status};
 use prost::Message;
 use tokio::sync::watch;
 
 use crate::apply::{Alarms, Applied};
+use crate::audit::Audit;
+use crate::auth::{Auth, Caller, Credentials, Unidentified, Verdict, View};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lease::{self, Leases};
@@ -33,6 +35,8 @@ pub struct Core {
     waiters: Arc<Waiters>,
     alarms: Arc<Alarms>,
     leases: Arc<Leases>,
+    auth: Arc<Auth>,
+    audit: Audit,
     lease_peers: lease::Peers,
     /// Held by whoever changes the membership through this member as leader.
     changes: tokio::sync::Mutex<()>,
@@ -61,6 +65,10 @@ pub struct Parts {
     pub alarms: Arc<Alarms>,
     /// The leases, kept by apply and the expiry loop.
     pub leases: Arc<Leases>,
+    /// Users and roles, kept by apply.
+    pub auth: Arc<Auth>,
+    /// Where requests are written down.
+    pub audit: Audit,
     /// The member's metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -81,6 +89,8 @@ impl Core {
             waiters: parts.waiters,
             alarms: parts.alarms,
             leases: parts.leases,
+            auth: parts.auth,
+            audit: parts.audit,
             lease_peers: lease::Peers::new(),
             changes: tokio::sync::Mutex::new(()),
             metrics: parts.metrics,
@@ -107,6 +117,54 @@ impl Core {
     /// The leases.
     pub fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    /// The users, and what they may do.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// What a request shows of who sends it; for streams, which look again with each message.
+    pub fn credentials<T>(&self, request: &tonic::Request<T>) -> Credentials {
+        let headers = request.metadata().as_ref();
+        Credentials::of(headers, request.extensions(), self.auth.by_certificate())
+    }
+
+    /// Whom credentials stand for now; nobody while auth is off. Waits a moment for a token that
+    /// another member has just given out.
+    ///
+    /// Errors: [`WireError::InvalidAuthToken`].
+    pub async fn identify(&self, credentials: &Credentials) -> Result<Option<Caller>> {
+        if !self.auth.is_enabled() {
+            return Ok(None);
+        }
+        let index = match self.auth.identify(credentials, self.applied_index()) {
+            Err(Unidentified::NotApplied(index)) => index,
+            identified => return Ok(identified?),
+        };
+        let applied = self.wait_applied(index);
+        // Whether it came or not shows in the answer to the second question.
+        drop(tokio::time::timeout(limits::TOKEN_APPLIED_WAIT, applied).await);
+        Ok(self.auth.identify(credentials, index)?)
+    }
+
+    /// Where requests are written down.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Refuses what `check` does not permit. Costs next to nothing while auth is off.
+    ///
+    /// This member may not know yet of a permission that was given through another one: before it
+    /// refuses, it makes sure that it knows everything.
+    ///
+    /// Errors: those of `check` and [`Core::read_barrier`].
+    pub async fn authorize(&self, check: impl Fn(&View) -> Verdict) -> Result<()> {
+        if !self.auth.is_enabled() || check(&self.auth.view()).is_ok() {
+            return Ok(());
+        }
+        self.read_barrier().await?;
+        Ok(check(&self.auth.view())?)
     }
 
     /// The way to the leader for what only it knows of leases.
@@ -200,7 +258,20 @@ impl Core {
     /// [`WireError::TooManyRequests`] when apply lags or the queue is full; [`WireError::Timeout`]
     /// and [`WireError::LeaderChanged`] when the fate of the request is unknown; what apply
     /// answered. Source: etcd `server/etcdserver/v3_server.go`, `processInternalRaftRequestOnce`.
+    ///
+    /// For what the member asks by itself; requests of clients go through [`Core::propose_for`].
     pub async fn propose(&self, request: command::Request) -> Result<Applied> {
+        self.propose_for(None, request).await
+    }
+
+    /// As [`Core::propose`], on behalf of `caller`: apply refuses what the caller may not do.
+    ///
+    /// Errors: those of [`Core::propose`].
+    pub async fn propose_for(
+        &self,
+        caller: Option<Caller>,
+        request: command::Request,
+    ) -> Result<Applied> {
         if self.stopping() {
             return Err(WireError::ServerStopped.into());
         }
@@ -209,7 +280,7 @@ impl Core {
             return Err(WireError::TooManyRequests.into());
         }
         let (request_id, mut waiting) = self.waiters.register();
-        let command = encode(request_id, request);
+        let command = encode(request_id, caller, request);
         if command.len() > self.config.request_bytes_max {
             return Err(WireError::RequestIsTooLarge.into());
         }
@@ -345,6 +416,9 @@ impl Core {
         metrics
             .debugging_mvcc_compact_revision
             .set(self.store.compacted_revision());
+        metrics
+            .debugging_auth_revision
+            .set(gauge(self.auth.view().revision()));
         let watches = self.store.watch_stats();
         metrics.debugging_mvcc_watch_stream.set(watches.streams);
         metrics.debugging_mvcc_watcher.set(watches.watchers);
@@ -393,10 +467,14 @@ impl Core {
     }
 }
 
-fn encode(request_id: u64, request: command::Request) -> Bytes {
+fn encode(request_id: u64, caller: Option<Caller>, request: command::Request) -> Bytes {
     Bytes::from(
         Command {
             request_id,
+            caller: caller.map(|caller| kvdcommandpb::Caller {
+                user: (*caller.user).to_owned(),
+                auth_revision: caller.revision,
+            }),
             request: Some(request),
         }
         .encode_to_vec(),

@@ -25,10 +25,12 @@
 //! [`lease`] is what a member does about leases besides applying them; [`members`] is the same for
 //! changes of the membership.
 //!
-//! Not here: users and roles. Their RPCs answer
-//! UNIMPLEMENTED with their name (`services/admission`).
+//! [`auth`] knows the users, and whether they may do what they ask for; [`audit`] writes down who
+//! asked for what.
 
 pub mod apply;
+pub mod audit;
+pub mod auth;
 pub mod backup;
 pub mod compactor;
 pub mod config;

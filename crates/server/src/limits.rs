@@ -72,6 +72,10 @@ pub const WATCHERS_PER_STREAM_MAX: usize = 1_000_000;
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 /// Least time between them, whatever is asked for.
 pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// How often tokens are looked through for those whose time is over. etcd: 1 s.
+pub const TOKEN_SWEEP: Duration = Duration::from_secs(1);
+/// How long a request with a token that this member does not know yet waits for it.
+pub const TOKEN_APPLIED_WAIT: Duration = Duration::from_secs(1);
 /// Longest time that requests under way may take when the member stops, before their connections
 /// are cut.
 pub const DRAIN_DEADLINE: Duration = Duration::from_millis(1_500);

@@ -28,7 +28,19 @@ pub fn cost(request: &Request) -> u64 {
         | Request::Alarm(_)
         | Request::PublishMember(_)
         | Request::SetClusterVersion(_)
-        | Request::DowngradeInfoSet(_) => 0,
+        | Request::DowngradeInfoSet(_)
+        | Request::AuthEnable(_)
+        | Request::AuthDisable(_)
+        | Request::Authenticate(_)
+        | Request::AuthUserAdd(_)
+        | Request::AuthUserDelete(_)
+        | Request::AuthUserChangePassword(_)
+        | Request::AuthUserGrantRole(_)
+        | Request::AuthUserRevokeRole(_)
+        | Request::AuthRoleAdd(_)
+        | Request::AuthRoleDelete(_)
+        | Request::AuthRoleGrantPermission(_)
+        | Request::AuthRoleRevokePermission(_) => 0,
     }
 }
 

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::apply::{self, Alarms, Applier};
+use crate::audit::Audit;
+use crate::auth::Auth;
 use crate::compactor;
 use crate::config::Config;
 use crate::core::{Core, Parts};
@@ -85,12 +87,15 @@ impl Server {
         let (applied_sender, applied) = watch::channel(0);
         let alarms = Arc::new(Alarms::restore(&store)?);
         let leases = Arc::new(Leases::restore(&store)?);
+        let audit = Audit::open(&config.audit)?;
+        let auth = Arc::new(Auth::restore(&store, &config.auth)?);
         let answers = Arc::clone(&waiters);
         let applier = Applier::new(apply::Parts {
             writer,
             store: store.clone(),
             alarms: Arc::clone(&alarms),
             leases: Arc::clone(&leases),
+            auth: Arc::clone(&auth),
             answers,
             on_applied: Arc::new(move |index| {
                 applied_sender.send_replace(index);
@@ -109,17 +114,13 @@ impl Server {
             waiters,
             alarms,
             leases,
+            auth,
+            audit,
             metrics,
         }));
         check_at_start(&core).await?;
         let routes = routes::client_routes(&core).await?;
-        let tasks = vec![
-            tokio::spawn(compactor::run(Arc::clone(&core))),
-            tokio::spawn(expiry_loop::run(Arc::clone(&core))),
-            tokio::spawn(corruption::periodic(Arc::clone(&core))),
-            tokio::spawn(corruption::compaction(Arc::clone(&core))),
-            tokio::spawn(watch_status(Arc::clone(&core), ended_sender)),
-        ];
+        let tasks = tasks(&core, ended_sender);
         Ok(Server {
             core,
             routes,
@@ -281,6 +282,27 @@ async fn stop_parts(core: &Core) -> Result<()> {
         ),
     }
     Ok(stopped?)
+}
+
+/// Starts what a member does by itself.
+fn tasks(core: &Arc<Core>, ended: Arc<watch::Sender<Option<Ending>>>) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(compactor::run(Arc::clone(core))),
+        tokio::spawn(expiry_loop::run(Arc::clone(core))),
+        tokio::spawn(corruption::periodic(Arc::clone(core))),
+        tokio::spawn(corruption::compaction(Arc::clone(core))),
+        tokio::spawn(sweep_tokens(Arc::clone(core))),
+        tokio::spawn(watch_status(Arc::clone(core), ended)),
+    ]
+}
+
+/// Forgets tokens whose time is over, so that they take no memory.
+async fn sweep_tokens(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(limits::TOKEN_SWEEP);
+    loop {
+        ticks.tick().await;
+        core.auth().sweep();
+    }
 }
 
 /// Follows Raft's status: reports faults, counts leaders, and sets the cluster version once.

@@ -27,7 +27,6 @@ const TLS: Status =
     NotYet("TLS is not built yet; serve plain HTTP on a trusted network, or leave the flag out.");
 const DISCOVERY: Status =
     NotYet("discovery is not built yet; list the members in --initial-cluster.");
-const AUTH: Status = NotYet("authentication is not built yet; leave the flag out.");
 const TRACING: Status = NotYet("distributed tracing is not built yet; leave the flag out.");
 const BBOLT: Status = Ignored("it tunes bbolt, which kvd does not use");
 
@@ -224,11 +223,12 @@ pub(super) const FLAGS: &[Flag] = &[
     row(Security, "host-whitelist", List, "*",
         NotYet("restricting host names is not built yet; leave the flag out, which allows all."),
         "Host names accepted from HTTP clients (empty or * means all)."),
-    row(Auth, "auth-token", Text, "simple", AUTH,
-        "Type of the authentication token and its options."),
-    row(Auth, "bcrypt-cost", Uint, "10", AUTH,
+    row(Auth, "auth-token", Text, "simple", Works,
+        "Tokens of users: 'simple', or 'jwt' with its keys, such as \
+         jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m."),
+    row(Auth, "bcrypt-cost", Uint, "10", Works,
         "Cost of hashing passwords."),
-    row(Auth, "auth-token-ttl", Uint, "300", AUTH,
+    row(Auth, "auth-token-ttl", Uint, "300", Works,
         "Lifetime (in seconds) of a token."),
     row(Monitoring, "enable-pprof", Bool, "false",
         NotYet("runtime profiles are not built yet; leave the flag out."),
@@ -303,4 +303,9 @@ pub(super) const FLAGS: &[Flag] = &[
         "Memory (in bytes) for the cache of values; 0 means a default."),
     row(Own, "worker-threads", Uint, "0", Works,
         "Threads that serve connections; 0 means one for each core."),
+    row(Own, "audit-log-level", Choice(&["off", "metadata"]), "off", Works,
+        "What is written of every request: nothing, or who asked for what, never values."),
+    row(Own, "audit-log-path", Text, "", Works,
+        "File of the audit log; by default audit.log in the data directory. Opened anew when it \
+         was renamed."),
 ];

@@ -1,5 +1,6 @@
 //! What a member was told to be: every flag resolved to a type, and checked by etcd's rules.
 
+mod auth;
 mod bootstrap;
 mod default_host;
 mod resolve;

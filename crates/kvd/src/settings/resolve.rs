@@ -77,6 +77,8 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
             .ok()
             .filter(|limit| *limit > 0),
         compaction_sleep_interval: positive(read.duration("compaction-sleep-interval")?),
+        auth: auth_settings(&read)?,
+        audit: kvd_server::audit::Settings::Off,
         storage_engine: match read.given.get("storage-engine") {
             "redb" => StorageEngine::Redb,
             "memory" => StorageEngine::Memory,
@@ -112,6 +114,11 @@ fn finish(settings: &mut Settings, given: &mut Assignments) -> Result<()> {
     let gates = settings.feature_gates.changed();
     if !gates.is_empty() {
         given.note(Note::Gates { names: gates });
+    }
+    if given.get("audit-log-level") == "metadata" {
+        let path = non_empty(given.get("audit-log-path").to_owned());
+        let path = path.map_or_else(|| settings.data_dir.join("audit.log"), PathBuf::from);
+        settings.audit = kvd_server::audit::Settings::Metadata(path);
     }
     advertise_default_host(settings, given);
     settings.initial_cluster = match given.given("initial-cluster") {
@@ -450,6 +457,22 @@ fn request_bytes(value: u64) -> Result<usize> {
         Ok(bytes) if value <= REQUEST_BYTES_MAX => Ok(bytes),
         _ => Err(large.into()),
     }
+}
+
+fn auth_settings(read: &Reader<'_>) -> Result<kvd_server::auth::Settings> {
+    Ok(kvd_server::auth::Settings {
+        tokens: super::auth::tokens(read.given.get("auth-token"))?,
+        token_lifetime: token_lifetime(read.uint("auth-token-ttl")),
+        bcrypt_cost: u32::try_from(read.uint("bcrypt-cost")).unwrap_or(u32::MAX),
+        by_certificate: read.bool("client-cert-auth"),
+    })
+}
+
+/// As in etcd, zero stands for the default.
+fn token_lifetime(seconds: u64) -> Duration {
+    // Longer than any process lives, and no moment that a clock cannot name.
+    const MOST: u64 = 100 * 365 * 24 * 3600;
+    Duration::from_secs(or_default(seconds, 300).min(MOST))
 }
 
 /// Zero means no bound, as in grpc-go.

@@ -73,6 +73,10 @@ pub struct Settings {
     pub compaction_batch_limit: Option<usize>,
     /// `--compaction-sleep-interval`; `None` means the store's default.
     pub compaction_sleep_interval: Option<Duration>,
+    /// Tokens, passwords and certificates of users.
+    pub auth: kvd_server::auth::Settings,
+    /// `--audit-log-level` and `--audit-log-path`.
+    pub audit: kvd_server::audit::Settings,
     /// `--storage-engine`.
     pub storage_engine: StorageEngine,
     /// `--storage-cache-bytes`; `None` means the store's default.

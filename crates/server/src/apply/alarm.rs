@@ -107,7 +107,19 @@ impl Alarms {
             | Request::PublishMember(_)
             | Request::SetClusterVersion(_)
             | Request::DowngradeInfoSet(_)
-            | Request::LeaseCheckpoint(_) => false,
+            | Request::LeaseCheckpoint(_)
+            | Request::AuthEnable(_)
+            | Request::AuthDisable(_)
+            | Request::Authenticate(_)
+            | Request::AuthUserAdd(_)
+            | Request::AuthUserDelete(_)
+            | Request::AuthUserChangePassword(_)
+            | Request::AuthUserGrantRole(_)
+            | Request::AuthUserRevokeRole(_)
+            | Request::AuthRoleAdd(_)
+            | Request::AuthRoleDelete(_)
+            | Request::AuthRoleGrantPermission(_)
+            | Request::AuthRoleRevokePermission(_) => false,
         };
         if changes_keys && self.is_active(AlarmType::Corrupt) {
             return Err(WireError::CorruptCluster);

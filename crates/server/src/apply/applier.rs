@@ -15,7 +15,8 @@ use prost::Message;
 
 use super::alarm::Alarms;
 use super::outcome::{Applied, Failure, Outcome};
-use super::{cluster, downgrade, kv, lease, txn};
+use super::{auth, cluster, downgrade, kv, lease, txn};
+use crate::auth::{Auth, Verdict};
 use crate::error::Error;
 use crate::lease::Leases;
 use crate::metrics::{Metrics, Outcomes};
@@ -46,6 +47,8 @@ pub struct Parts {
     pub alarms: Arc<Alarms>,
     /// The leases; what there is of them is changed here alone.
     pub leases: Arc<Leases>,
+    /// Users and roles; changed here alone.
+    pub auth: Arc<Auth>,
     /// Who waits for results.
     pub answers: Arc<dyn Answers>,
     /// Told the log index up to which everything can be read, after each change of it.
@@ -93,7 +96,9 @@ impl Applier {
         let is_awaited = request_id != 0 && self.parts.answers.is_awaited(request_id);
         let started = Instant::now();
         let kind = Kind::of(&request);
-        let result = match self.request(request, entry.term, is_awaited) {
+        let Parts { auth, leases, .. } = &self.parts;
+        let admitted = auth::admit(auth, leases, &request, command.caller);
+        let result = match self.request(request, admitted, entry, is_awaited) {
             Ok(applied) => Ok(applied),
             Err(Failure::Answer(error)) => Err(error),
             Err(Failure::Fault(fault)) => return Err(fault),
@@ -108,15 +113,24 @@ impl Applier {
         Ok(())
     }
 
-    fn request(&mut self, request: Request, term: u64, is_awaited: bool) -> Outcome<Applied> {
+    fn request(
+        &mut self,
+        request: Request,
+        admitted: Verdict,
+        entry: &Committed,
+        is_awaited: bool,
+    ) -> Outcome<Applied> {
+        let term = entry.term;
         let Parts {
             writer,
             store,
             alarms,
             leases,
+            auth,
             ..
         } = &mut self.parts;
         alarms.admit(&request)?;
+        admitted?;
         match request {
             Request::Put(mut put) => {
                 put.prev_kv &= is_awaited;
@@ -140,6 +154,18 @@ impl Applier {
             }
             Request::SetClusterVersion(version) => Ok(cluster::set_version(writer, version)),
             Request::DowngradeInfoSet(job) => downgrade::set(writer, job).map_err(Failure::fault),
+            Request::Authenticate(request) => auth::authenticate(auth, &request, entry.index),
+            change @ (Request::AuthEnable(_)
+            | Request::AuthDisable(_)
+            | Request::AuthUserAdd(_)
+            | Request::AuthUserDelete(_)
+            | Request::AuthUserChangePassword(_)
+            | Request::AuthUserGrantRole(_)
+            | Request::AuthUserRevokeRole(_)
+            | Request::AuthRoleAdd(_)
+            | Request::AuthRoleDelete(_)
+            | Request::AuthRoleGrantPermission(_)
+            | Request::AuthRoleRevokePermission(_)) => auth::change(writer, auth, change),
         }
     }
 
@@ -199,6 +225,7 @@ impl StateMachine for Applier {
             store,
             alarms,
             leases,
+            auth,
             on_applied,
             ..
         } = &mut self.parts;
@@ -210,6 +237,8 @@ impl StateMachine for Applier {
             .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
         leases
             .reload(store)
+            .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
+        auth.reload(store)
             .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
         on_applied(index);
         Ok(())
@@ -230,6 +259,18 @@ enum Kind {
     LeaseRevoke,
     LeaseCheckpoint,
     DowngradeInfoSet,
+    AuthEnable,
+    AuthDisable,
+    Authenticate,
+    AuthUserAdd,
+    AuthUserDelete,
+    AuthUserChangePassword,
+    AuthUserGrantRole,
+    AuthUserRevokeRole,
+    AuthRoleAdd,
+    AuthRoleDelete,
+    AuthRoleGrantPermission,
+    AuthRoleRevokePermission,
 }
 
 impl Kind {
@@ -246,12 +287,24 @@ impl Kind {
             Request::LeaseRevoke(_) | Request::LeaseExpire(_) => Kind::LeaseRevoke,
             Request::LeaseCheckpoint(_) => Kind::LeaseCheckpoint,
             Request::DowngradeInfoSet(_) => Kind::DowngradeInfoSet,
+            Request::AuthEnable(_) => Kind::AuthEnable,
+            Request::AuthDisable(_) => Kind::AuthDisable,
+            Request::Authenticate(_) => Kind::Authenticate,
+            Request::AuthUserAdd(_) => Kind::AuthUserAdd,
+            Request::AuthUserDelete(_) => Kind::AuthUserDelete,
+            Request::AuthUserChangePassword(_) => Kind::AuthUserChangePassword,
+            Request::AuthUserGrantRole(_) => Kind::AuthUserGrantRole,
+            Request::AuthUserRevokeRole(_) => Kind::AuthUserRevokeRole,
+            Request::AuthRoleAdd(_) => Kind::AuthRoleAdd,
+            Request::AuthRoleDelete(_) => Kind::AuthRoleDelete,
+            Request::AuthRoleGrantPermission(_) => Kind::AuthRoleGrantPermission,
+            Request::AuthRoleRevokePermission(_) => Kind::AuthRoleRevokePermission,
         }
     }
 }
 
 /// How long commands take, by [`Kind`].
-struct Durations([Outcomes; 11]);
+struct Durations([Outcomes; 23]);
 
 impl Durations {
     fn new(metrics: &Metrics) -> Durations {
@@ -268,6 +321,18 @@ impl Durations {
             "LeaseRevoke",
             "LeaseCheckpoint",
             "DowngradeInfoSet",
+            "AuthEnable",
+            "AuthDisable",
+            "Authenticate",
+            "AuthUserAdd",
+            "AuthUserDelete",
+            "AuthUserChangePassword",
+            "AuthUserGrantRole",
+            "AuthUserRevokeRole",
+            "AuthRoleAdd",
+            "AuthRoleDelete",
+            "AuthRoleGrantPermission",
+            "AuthRoleRevokePermission",
         ];
         Durations(names.map(|name| metrics.apply_outcomes(name)))
     }
@@ -300,6 +365,8 @@ fn count(metrics: &Metrics, applied: &Applied) {
         Applied::Compacted { .. }
         | Applied::LeasesCheckpointed
         | Applied::Alarm(_)
+        | Applied::AuthChanged
+        | Applied::TokenAssigned { .. }
         | Applied::Published
         | Applied::ClusterVersionSet
         | Applied::DowngradeSet => {}

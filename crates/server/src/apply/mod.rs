@@ -1,7 +1,7 @@
 //! From committed commands to changes of the store, the same on every member.
 //!
 //! ```text
-//! kvd_raft ── entries, in order ──► Applier ── one command at a time ──► kv, txn, alarm, cluster
+//! kvd_raft ── entries, in order ──► Applier ── one command at a time ──► kv, txn, auth, ...
 //!                                      │                                      │ kvd_mvcc::Writer
 //!                                      │ after the last entry of the call     ▼
 //!                                      ├── Writer::commit(position)     one unit of write-back
@@ -18,6 +18,7 @@
 
 mod alarm;
 mod applier;
+mod auth;
 mod cluster;
 mod downgrade;
 mod kv;

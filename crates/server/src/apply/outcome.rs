@@ -35,6 +35,13 @@ pub enum Applied {
     LeaseRevoked,
     /// What is left of leases is noted.
     LeasesCheckpointed,
+    /// Users, roles or whether auth is on are as asked for.
+    AuthChanged,
+    /// Members know a token.
+    TokenAssigned {
+        /// The log index at which they learnt of it.
+        index: u64,
+    },
     /// A member's name and client URLs are known.
     Published,
     /// The cluster's version is set.

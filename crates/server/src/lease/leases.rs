@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 
+use crate::auth::LeaseKeys;
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -67,6 +68,12 @@ pub enum TimeToLive {
     },
 }
 
+impl LeaseKeys for Leases {
+    fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.keys(id).unwrap_or_default()
+    }
+}
+
 impl Leases {
     /// The leases that `store` holds.
     ///
@@ -122,7 +129,6 @@ impl Leases {
     }
 
     /// The keys of a lease in byte order; `None` for an unknown one.
-    #[cfg(test)]
     pub(crate) fn keys(&self, id: i64) -> Option<Vec<Bytes>> {
         let state = self.state.lock();
         let lease = state.lessor.get(id)?;

@@ -115,6 +115,8 @@ const WORK: (f64, f64, usize) = (0.0001, 2.0, 20);
 const LONG: (f64, f64, usize) = (0.1, 2.0, 10);
 
 metrics! {
+    /// The current revision of auth store.
+    debugging_auth_revision: IntGauge = "etcd_debugging_auth_revision";
     /// The total number of granted leases.
     lease_granted: IntCounter = "etcd_debugging_lease_granted_total";
     /// The total number of revoked leases.

@@ -1,5 +1,6 @@
 //! What is decided about a gRPC call before any service sees it: whether this version has the
-//! RPC, whether a learner may answer it, whether the caller wants a leader to exist.
+//! RPC, whether a learner may answer it, whether the caller wants a leader to exist; and while auth
+//! is on, who calls and whether they may call it at all ([`crate::auth::RULES`]).
 //!
 //! Source: etcd `server/etcdserver/api/v3rpc/interceptor.go`.
 
@@ -10,16 +11,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use kvd_api::error::{WireError, internal, too_large, unimplemented};
-use tonic::Status;
+use kvd_api::error::{WireError, internal, too_large};
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use crate::audit::{Entry, Pending};
+use crate::auth::{Caller, Credentials, Rule, Unidentified};
 use crate::core::Core;
 use crate::limits;
-
-/// Services of etcd that this version does not have.
-const UNBUILT: [&str; 1] = ["/etcdserverpb.Auth/"];
 
 /// What the paths of etcd's services begin with.
 const ETCD: [&str; 3] = ["/etcdserverpb.", "/v3lockpb.", "/v3electionpb."];
@@ -63,15 +63,45 @@ pub struct Admission<S> {
     inner: S,
 }
 
+/// Refuses a call that `caller` may not make; the services find the caller in its extensions.
+fn admit<B>(
+    core: &Core,
+    rule: Rule,
+    caller: Option<Caller>,
+    request: &mut Request<B>,
+) -> Result<(), Status> {
+    Entry::called_by(request.extensions(), caller.as_ref());
+    rule.check(&core.auth().view(), caller.as_ref())?;
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    Ok(())
+}
+
 impl<S> Admission<S> {
+    /// The rule of a call, and what it shows.
+    fn shown<B>(&self, request: &Request<B>) -> (Rule, Credentials) {
+        let by_certificate = self.core.auth().by_certificate();
+        let credentials = Credentials::of(request.headers(), request.extensions(), by_certificate);
+        (Rule::of(request.uri().path()), credentials)
+    }
+
+    fn identify(
+        &self,
+        rule: Rule,
+        credentials: &Credentials,
+    ) -> Result<Option<Caller>, Unidentified> {
+        match rule {
+            Rule::Open | Rule::Messages => Ok(None),
+            Rule::Anyone | Rule::User | Rule::Admin => {
+                let auth = self.core.auth();
+                auth.identify(credentials, self.core.applied_index())
+            }
+        }
+    }
+
     fn refusal<B>(&self, request: &Request<B>) -> Option<Status> {
         let path = request.uri().path();
-        if !path.starts_with("/etcdserverpb.KV/")
-            && let Some(prefix) = UNBUILT.iter().find(|prefix| path.starts_with(**prefix))
-        {
-            tracing::debug!(prefix, "a call of a service that is not built");
-            return Some(unimplemented(path.trim_start_matches('/')));
-        }
         let headers = request.headers();
         if headers
             .get("hasleader")
@@ -88,12 +118,22 @@ impl<S> Admission<S> {
     }
 }
 
+/// The audit log's part of a call, if there is one. Boxed, since every call's reply has room for
+/// it.
+type Written = Option<Box<Pending>>;
+
 /// The reply of a service inside, or a refusal.
 pub enum Reply<F> {
     /// Refused before any service saw the call; taken out when polled.
-    Refused(Option<Status>),
+    Refused(Option<Status>, Written),
     /// Under way; with the largest message that is accepted.
-    Admitted(F, usize),
+    Admitted(F, usize, Written),
+    /// The token is waited for first.
+    Waiting(
+        Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>,
+        usize,
+        Written,
+    ),
 }
 
 impl<F> Future for Reply<F>
@@ -103,28 +143,48 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let (response, limit) = match &mut *self {
-            Reply::Refused(status) => {
+        let (response, limit, written) = match &mut *self {
+            Reply::Refused(status, written) => {
                 let status = status
                     .take()
                     .unwrap_or_else(|| internal("a refusal was polled twice"));
-                return Poll::Ready(Ok(status.into_http()));
+                (status.into_http(), usize::MAX, written)
             }
-            Reply::Admitted(reply, limit) => (ready!(Pin::new(reply).poll(context))?, *limit),
+            Reply::Admitted(reply, limit, written) => {
+                let response = ready!(Pin::new(reply).poll(context))?;
+                (response, *limit, written)
+            }
+            Reply::Waiting(reply, limit, written) => {
+                let response = ready!(reply.as_mut().poll(context))?;
+                (response, *limit, written)
+            }
         };
         // gRPC for Go says this differently from tonic, and clients look for its words.
-        Poll::Ready(Ok(match too_large(response.headers(), limit) {
+        let response = match too_large(response.headers(), limit) {
             Some(status) => status.into_http(),
             None => response,
-        }))
+        };
+        if let Some(mut written) = written.take() {
+            written.answered(code(&response));
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// How a call was answered, as far as its headers say: a call that fails later began well.
+fn code(response: &Response<Body>) -> Code {
+    match response.headers().get("grpc-status") {
+        Some(code) => Code::from_bytes(code.as_bytes()),
+        None => Code::Ok,
     }
 }
 
 /// Futures are not boxed on the way, since every call passes here: those inside must be `Unpin`.
 impl<S, B> Service<Request<B>> for Admission<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Unpin,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Unpin + Send,
+    B: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -134,7 +194,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Reply<S::Future> {
+    fn call(&mut self, mut request: Request<B>) -> Reply<S::Future> {
         let version = request.headers().get("client-api-version");
         let version = version
             .and_then(|value| value.to_str().ok())
@@ -142,10 +202,36 @@ where
         self.core
             .metrics()
             .client_request(request.uri().path(), version);
+        let written = Pending::begin(self.core.audit(), &mut request).map(Box::new);
         if let Some(status) = self.refusal(&request) {
-            return Reply::Refused(Some(status));
+            return Reply::Refused(Some(status), written);
         }
         let limit = self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
-        Reply::Admitted(self.inner.call(request), limit)
+        if !self.core.auth().is_enabled() {
+            return Reply::Admitted(self.inner.call(request), limit, written);
+        }
+        let (rule, credentials) = self.shown(&request);
+        match self.identify(rule, &credentials) {
+            Ok(caller) => match admit(&self.core, rule, caller, &mut request) {
+                Ok(()) => Reply::Admitted(self.inner.call(request), limit, written),
+                Err(refusal) => Reply::Refused(Some(refusal), written),
+            },
+            Err(Unidentified::Invalid) => {
+                Reply::Refused(Some(WireError::InvalidAuthToken.into()), written)
+            }
+            Err(Unidentified::NotApplied(_)) => {
+                let (core, mut inner) = (Arc::clone(&self.core), self.inner.clone());
+                let reply = async move {
+                    let identified = core.identify(&credentials).await.map_err(Status::from);
+                    let admitted =
+                        identified.and_then(|caller| admit(&core, rule, caller, &mut request));
+                    match admitted {
+                        Ok(()) => inner.call(request).await,
+                        Err(refusal) => Ok(refusal.into_http()),
+                    }
+                };
+                Reply::Waiting(Box::pin(reply), limit, written)
+            }
+        }
     }
 }

@@ -144,6 +144,9 @@ impl Observation {
     async fn next(&mut self) -> Result<LeaderResponse, Status> {
         loop {
             if let Some(response) = self.ready.pop_front() {
+                // The watch behind it asks nobody.
+                let (prefix, end) = queue::bounds(&self.name);
+                self.caller.still_reads(&prefix, &end)?;
                 return Ok(response);
             }
             let Some(watches) = &self.following else {

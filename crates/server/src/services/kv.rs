@@ -23,9 +23,11 @@ use kvd_api::wire::RangeResponse;
 use kvd_mvcc::{RangeOptions, Store};
 use tonic::{Request, Response, Status};
 
+use super::open;
 use super::range_stream::{self, ResponseStream};
 use super::{header, validate};
 use crate::apply::{self, Applied};
+use crate::auth::{Caller, View};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::metrics::Outcomes;
@@ -58,25 +60,37 @@ impl KvService {
         KvService { core, durations }
     }
 
-    async fn range_inner(&self, request: RangeRequest) -> Result<RangeResponse> {
+    async fn range_inner(
+        &self,
+        caller: Option<Caller>,
+        request: RangeRequest,
+    ) -> Result<RangeResponse> {
         validate::range(&request)?;
         let started = Instant::now();
-        let result = self.read_range(request).await;
+        let result = self.read_range(caller, request).await;
         self.durations
             .range_request
             .observe(result.is_ok(), started.elapsed());
         result
     }
 
-    async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse> {
+    async fn read_range(
+        &self,
+        caller: Option<Caller>,
+        request: RangeRequest,
+    ) -> Result<RangeResponse> {
         if !request.serializable {
             self.linearize().await?;
         }
+        let reading = self.core.auth().reading(caller, |view, caller| {
+            view.read(caller, &request.key, &request.range_end)
+        })?;
         let started = Instant::now();
         let result = self.local_range(request).await;
         self.durations
             .range
             .observe(result.is_ok(), started.elapsed());
+        reading.finish(self.core.auth())?;
         result
     }
 
@@ -91,20 +105,42 @@ impl KvService {
         Ok(response)
     }
 
-    async fn range_stream_inner(&self, request: RangeRequest) -> Result<ResponseStream> {
+    async fn range_stream_inner(
+        &self,
+        caller: Option<Caller>,
+        request: RangeRequest,
+    ) -> Result<ResponseStream> {
         validate::range_stream(&request)?;
         if !request.serializable {
             self.linearize().await?;
         }
-        Ok(range_stream::stream(Arc::clone(&self.core), request))
+        // Each chunk is checked; this is for the status of the call itself.
+        let reading = self.core.auth().reading(caller.clone(), |view, caller| {
+            view.read(caller, &request.key, &request.range_end)
+        })?;
+        reading.finish(self.core.auth())?;
+        Ok(range_stream::stream(
+            Arc::clone(&self.core),
+            caller,
+            request,
+        ))
     }
 
-    async fn put_inner(&self, request: PutRequest) -> Result<PutResponse> {
+    async fn put_inner(&self, caller: Option<Caller>, request: PutRequest) -> Result<PutResponse> {
+        let check = |view: &View| view.put(caller.as_ref(), &request, self.core.leases());
+        let permitted = self.core.authorize(check).await;
+        if permitted.is_err() {
+            // What is malformed is told so first, as in etcd.
+            validate::put(&request)?;
+        }
+        // Before the quota: who may not write must not raise its alarm.
+        permitted?;
         let cost = quota::put_cost(&request);
         self.core.check_quota(cost).await?;
         validate::put(&request)?;
         self.core.check_alarms(cost)?;
-        match self.core.propose(command::Request::Put(request)).await? {
+        let request = command::Request::Put(request);
+        match self.core.propose_for(caller, request).await? {
             Applied::Put(mut response) => {
                 header::fill(&mut response.header, &self.core);
                 Ok(response)
@@ -113,13 +149,16 @@ impl KvService {
         }
     }
 
-    async fn delete_range_inner(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse> {
+    async fn delete_range_inner(
+        &self,
+        caller: Option<Caller>,
+        request: DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse> {
         validate::delete_range(&request)?;
-        match self
-            .core
-            .propose(command::Request::DeleteRange(request))
-            .await?
-        {
+        let check = |view: &View| view.delete_range(caller.as_ref(), &request);
+        self.core.authorize(check).await?;
+        let request = command::Request::DeleteRange(request);
+        match self.core.propose_for(caller, request).await? {
             Applied::DeleteRange(mut response) => {
                 header::fill(&mut response.header, &self.core);
                 Ok(response)
@@ -128,20 +167,27 @@ impl KvService {
         }
     }
 
-    async fn txn_inner(&self, request: TxnRequest) -> Result<TxnResponse> {
+    async fn txn_inner(&self, caller: Option<Caller>, request: TxnRequest) -> Result<TxnResponse> {
+        let check = |view: &View| view.txn(caller.as_ref(), &request, self.core.leases());
+        let permitted = self.core.authorize(check).await;
+        if permitted.is_err() {
+            validate::txn(&request, self.core.config().txn_ops_max)?;
+        }
+        permitted?;
         let cost = quota::txn_cost(&request);
         self.core.check_quota(cost).await?;
         validate::txn(&request, self.core.config().txn_ops_max)?;
         self.core.check_alarms(cost)?;
         let mut response = if apply::is_read_only(&request) {
             let started = Instant::now();
-            let result = self.read_only_txn(request).await;
+            let result = self.read_only_txn(caller, request).await;
             self.durations
                 .read_only_txn_request
                 .observe(result.is_ok(), started.elapsed());
             result?
         } else {
-            match self.core.propose(command::Request::Txn(request)).await? {
+            let request = command::Request::Txn(request);
+            match self.core.propose_for(caller, request).await? {
                 Applied::Txn(response) => response,
                 other => return Err(mismatch("transaction", &other)),
             }
@@ -150,26 +196,38 @@ impl KvService {
         Ok(response)
     }
 
-    async fn read_only_txn(&self, request: TxnRequest) -> Result<TxnResponse> {
+    async fn read_only_txn(
+        &self,
+        caller: Option<Caller>,
+        request: TxnRequest,
+    ) -> Result<TxnResponse> {
         if !apply::is_serializable(&request) {
             self.linearize().await?;
         }
+        let reading = self.core.auth().reading(caller, |view, caller| {
+            view.txn(caller, &request, self.core.leases())
+        })?;
         let store = self.core.store();
-        if is_small_txn(store, &request) {
-            return Ok(apply::read_only_txn(store, &request)?);
-        }
-        off_thread(store, move |store| {
-            Ok(apply::read_only_txn(store, &request)?)
-        })
-        .await
+        let response = if is_small_txn(store, &request) {
+            apply::read_only_txn(store, &request)?
+        } else {
+            off_thread(store, move |store| {
+                Ok(apply::read_only_txn(store, &request)?)
+            })
+            .await?
+        };
+        reading.finish(self.core.auth())?;
+        Ok(response)
     }
 
-    async fn compact_inner(&self, request: CompactionRequest) -> Result<CompactionResponse> {
+    async fn compact_inner(
+        &self,
+        caller: Option<Caller>,
+        request: CompactionRequest,
+    ) -> Result<CompactionResponse> {
         let CompactionRequest { revision, physical } = request;
-        let result = self
-            .core
-            .propose(command::Request::Compaction(request))
-            .await;
+        let request = command::Request::Compaction(request);
+        let result = self.core.propose_for(caller, request).await;
         // As in etcd, who asks again for a compaction that is under way waits for it, too, before
         // being told that the revision is compacted.
         let scrubbed = match &result {
@@ -267,7 +325,9 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        Ok(Response::new(self.range_inner(request.into_inner()).await?))
+        let (caller, request) = open(request);
+        let range = self.range_inner(caller, request);
+        Ok(Response::new(range.await?))
     }
 
     type RangeStreamStream = ResponseStream;
@@ -276,34 +336,38 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<ResponseStream>, Status> {
-        Ok(Response::new(
-            self.range_stream_inner(request.into_inner()).await?,
-        ))
+        let (caller, request) = open(request);
+        let stream = self.range_stream_inner(caller, request);
+        Ok(Response::new(stream.await?))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        Ok(Response::new(self.put_inner(request.into_inner()).await?))
+        let (caller, request) = open(request);
+        let put = self.put_inner(caller, request);
+        Ok(Response::new(put.await?))
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        Ok(Response::new(
-            self.delete_range_inner(request.into_inner()).await?,
-        ))
+        let (caller, request) = open(request);
+        let delete = self.delete_range_inner(caller, request);
+        Ok(Response::new(delete.await?))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        Ok(Response::new(self.txn_inner(request.into_inner()).await?))
+        let (caller, request) = open(request);
+        let txn = self.txn_inner(caller, request);
+        Ok(Response::new(txn.await?))
     }
 
     async fn compact(
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        Ok(Response::new(
-            self.compact_inner(request.into_inner()).await?,
-        ))
+        let (caller, request) = open(request);
+        let compact = self.compact_inner(caller, request);
+        Ok(Response::new(compact.await?))
     }
 }

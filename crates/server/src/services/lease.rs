@@ -18,7 +18,9 @@ use kvd_api::pb::kvdcommandpb::command;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::leader_check::{self, LeaderCheck};
+use super::open;
 use crate::apply::Applied;
+use crate::auth::{Access, Caller, Credentials, LeaseKeys, View};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::lease::{self, TimeToLive};
@@ -43,7 +45,11 @@ impl LeaseService {
         header(&self.core)
     }
 
-    async fn grant(&self, mut request: LeaseGrantRequest) -> Result<LeaseGrantResponse> {
+    async fn grant(
+        &self,
+        caller: Option<Caller>,
+        mut request: LeaseGrantRequest,
+    ) -> Result<LeaseGrantResponse> {
         self.core.check_quota(quota::LEASE_COST).await?;
         let chooses = request.id == 0;
         // Raised here, as members may be started with different timeouts.
@@ -52,8 +58,8 @@ impl LeaseService {
             if chooses {
                 request.id = self.core.new_lease_id();
             }
-            let granted = self.core.propose(command::Request::LeaseGrant(request));
-            match granted.await {
+            let grant = command::Request::LeaseGrant(request);
+            match self.core.propose_for(caller.clone(), grant).await {
                 Ok(Applied::LeaseGranted { id, ttl }) => {
                     return Ok(LeaseGrantResponse {
                         header: self.header(),
@@ -69,12 +75,15 @@ impl LeaseService {
         }
     }
 
-    async fn revoke(&self, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse> {
-        match self
-            .core
-            .propose(command::Request::LeaseRevoke(request))
-            .await?
-        {
+    async fn revoke(
+        &self,
+        caller: Option<Caller>,
+        request: LeaseRevokeRequest,
+    ) -> Result<LeaseRevokeResponse> {
+        let check = |view: &View| view.lease(caller.as_ref(), request.id, self.core.leases());
+        self.core.authorize(check).await?;
+        let request = command::Request::LeaseRevoke(request);
+        match self.core.propose_for(caller, request).await? {
             Applied::LeaseRevoked => Ok(LeaseRevokeResponse {
                 header: self.header(),
             }),
@@ -84,6 +93,7 @@ impl LeaseService {
 
     async fn time_to_live(
         &self,
+        caller: Option<Caller>,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse> {
         let LeaseTimeToLiveRequest { id, keys } = request;
@@ -95,6 +105,10 @@ impl LeaseService {
             } => (ttl, granted_ttl, keys),
             TimeToLive::Unknown | TimeToLive::NotPrimary => (-1, 0, Vec::new()),
         };
+        // Those that are about to be told, which are the leader's: it may know of more than this
+        // member does.
+        let check = |view: &View| view.each_key(caller.as_ref(), Access::Read, &keys);
+        self.core.authorize(check).await?;
         Ok(LeaseTimeToLiveResponse {
             header: self.header(),
             id,
@@ -115,8 +129,18 @@ fn mismatch(what: &str, applied: &Applied) -> Error {
 
 /// Renews one lease. The header is taken before: a client must not see a keep-alive succeed at a
 /// revision at which the lease was revoked already.
-async fn keep_alive(core: &Core, id: i64) -> Result<LeaseKeepAliveResponse> {
+async fn keep_alive(
+    core: &Core,
+    credentials: &Credentials,
+    id: i64,
+) -> Result<LeaseKeepAliveResponse> {
     let header = header(core);
+    let caller = core.identify(credentials).await?;
+    let check = |view: &View| {
+        view.somebody(caller.as_ref())?;
+        view.lease(caller.as_ref(), id, core.leases())
+    };
+    core.authorize(check).await?;
     let ttl = lease::renew(core, id).await?;
     Ok(LeaseKeepAliveResponse {
         header,
@@ -131,14 +155,18 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        Ok(Response::new(self.grant(request.into_inner()).await?))
+        let (caller, request) = open(request);
+        let grant = self.grant(caller, request);
+        Ok(Response::new(grant.await?))
     }
 
     async fn lease_revoke(
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        Ok(Response::new(self.revoke(request.into_inner()).await?))
+        let (caller, request) = open(request);
+        let revoke = self.revoke(caller, request);
+        Ok(Response::new(revoke.await?))
     }
 
     type LeaseKeepAliveStream = KeepAlives;
@@ -148,10 +176,11 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         let leader = LeaderCheck::wanted(&self.core, request.metadata());
-        let state = Some((Arc::clone(&self.core), request.into_inner()));
+        let credentials = self.core.credentials(&request);
+        let state = Some((Arc::clone(&self.core), credentials, request.into_inner()));
         // An error is the last item: the client opens another stream.
         let replies = stream::unfold(state, |state| async move {
-            let (core, mut requests) = state?;
+            let (core, credentials, mut requests) = state?;
             let id = tokio::select! {
                 request = requests.message() => match request {
                     Ok(request) => request?.id,
@@ -159,8 +188,8 @@ impl Lease for LeaseService {
                 },
                 () = core.stopped() => return Some((Err(WireError::ServerStopped.into()), None)),
             };
-            match keep_alive(&core, id).await {
-                Ok(reply) => Some((Ok(reply), Some((core, requests)))),
+            match keep_alive(&core, &credentials, id).await {
+                Ok(reply) => Some((Ok(reply), Some((core, credentials, requests)))),
                 Err(error) => Some((Err(error.into()), None)),
             }
         });
@@ -172,15 +201,26 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        let request = request.into_inner();
-        Ok(Response::new(self.time_to_live(request).await?))
+        let (caller, request) = open(request);
+        let time_to_live = self.time_to_live(caller, request);
+        Ok(Response::new(time_to_live.await?))
     }
 
     async fn lease_leases(
         &self,
-        _: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let ids = self.core.leases().ids();
+        let caller = Caller::of(request.extensions());
+        let reading = self.core.auth().reading(caller, |view, caller| {
+            if view.admin(caller).is_ok() {
+                return Ok(());
+            }
+            let mut keys = ids.iter().map(|id| self.core.leases().lease_keys(*id));
+            keys.try_for_each(|keys| view.each_key(caller, Access::Read, &keys))
+        });
+        let reading = reading.map_err(Error::from)?;
+        reading.finish(self.core.auth()).map_err(Error::from)?;
         let leases = ids.into_iter().map(|id| LeaseStatus { id });
         Ok(Response::new(LeaseLeasesResponse {
             header: self.header(),

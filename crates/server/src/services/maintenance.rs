@@ -18,7 +18,9 @@ use kvd_api::pb::kvdcommandpb::command;
 use kvd_mvcc::Store;
 use tonic::{Request, Response, Status};
 
+use super::open;
 use crate::apply::{self, Applied};
+use crate::auth::{Caller, View};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::services::kv::off_thread;
@@ -39,8 +41,13 @@ impl MaintenanceService {
         MaintenanceService { core }
     }
 
-    async fn change_alarm(&self, request: AlarmRequest) -> Result<AlarmResponse> {
-        match self.core.propose(command::Request::Alarm(request)).await? {
+    async fn change_alarm(
+        &self,
+        caller: Option<Caller>,
+        request: AlarmRequest,
+    ) -> Result<AlarmResponse> {
+        let request = command::Request::Alarm(request);
+        match self.core.propose_for(caller, request).await? {
             Applied::Alarm(response) => Ok(response),
             other => Err(Error::Internal(format!(
                 "an alarm was answered with {other:?}"
@@ -116,10 +123,17 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = open(request);
+        if request.action != AlarmAction::Get as i32 {
+            let check = |view: &View| {
+                view.admin(caller.as_ref())?;
+                view.fresh(caller.as_ref())
+            };
+            self.core.authorize(check).await?;
+        }
         let mut response = match AlarmAction::try_from(request.action) {
             // Replicated like a write, as in etcd: the answer is linearizable.
-            Ok(_) => self.change_alarm(request).await?,
+            Ok(_) => self.change_alarm(caller, request).await?,
             Err(_) => AlarmResponse::default(),
         };
         response.header = Some(self.core.header(self.core.store().current_revision()));

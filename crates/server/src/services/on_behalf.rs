@@ -26,6 +26,8 @@ use tonic::{Code, Extensions, Request, Status};
 
 use super::kv::KvService;
 use super::lease::LeaseService;
+use crate::audit::{Describe, Entry};
+use crate::auth::{Caller, Held};
 use crate::core::Core;
 
 /// TTL of a lease that the server grants because the caller brought none, in seconds. Source: etcd
@@ -58,19 +60,29 @@ pub(super) struct OnBehalf {
     metadata: MetadataMap,
     extensions: Extensions,
     deadline: Option<Instant>,
+    held: Held,
 }
 
 impl OnBehalf {
     /// The caller of `request`, and what was asked.
-    pub(super) fn of<T>(inner: &Inner, request: Request<T>) -> (OnBehalf, T) {
+    pub(super) fn of<T: Describe>(inner: &Inner, request: Request<T>) -> (OnBehalf, T) {
+        Entry::note(request.extensions(), request.get_ref());
         let (metadata, extensions, message) = request.into_parts();
         let caller = OnBehalf {
             inner: inner.clone(),
             deadline: deadline(&metadata),
+            held: Held::new(inner.core.auth(), Caller::of(&extensions)),
             metadata,
             extensions,
         };
         (caller, message)
+    }
+
+    /// Whether the caller is still whom it was and may read a range; for what is told of watches.
+    ///
+    /// Errors: those of [`Held::check`].
+    pub(super) fn still_reads(&self, key: &[u8], range_end: &[u8]) -> Result<(), Status> {
+        Ok(self.held.check(self.inner.core.auth(), key, range_end)?)
     }
 
     /// The member.
@@ -84,9 +96,22 @@ impl OnBehalf {
     }
 
     /// `message` as if the caller itself had sent it: with its metadata, token included, and with
-    /// what is known of its connection. Every inner call is made of this.
-    fn request<T>(&self, message: T) -> Request<T> {
-        Request::from_parts(self.metadata.clone(), self.extensions.clone(), message)
+    /// what is known of its connection. Every inner call is made of this. As much time may have
+    /// passed since the last one, the caller is identified anew.
+    ///
+    /// Errors: those of [`Core::identify`].
+    async fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
+        let mut request =
+            Request::from_parts(self.metadata.clone(), self.extensions.clone(), message);
+        let credentials = self.inner.core.credentials(&request);
+        let caller = self.inner.core.identify(&credentials).await?;
+        request.extensions_mut().remove::<Caller>();
+        // The audit log has the call itself.
+        request.extensions_mut().remove::<Arc<Entry>>();
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        Ok(request)
     }
 
     /// Runs `work` until the caller's own deadline. At the deadline it is dropped, as it is when
@@ -117,7 +142,11 @@ impl OnBehalf {
             ttl: SESSION_TTL_SECONDS,
             id: 0,
         };
-        let granted = self.inner.leases.lease_grant(self.request(grant)).await;
+        let granted = self
+            .inner
+            .leases
+            .lease_grant(self.request(grant).await?)
+            .await;
         Ok(granted.map_err(as_of_a_client)?.into_inner().id)
     }
 
@@ -125,7 +154,7 @@ impl OnBehalf {
     ///
     /// Errors: those of Txn.
     pub(super) async fn txn(&self, txn: TxnRequest) -> Result<TxnResponse, Status> {
-        let answer = self.inner.kv.txn(self.request(txn)).await;
+        let answer = self.inner.kv.txn(self.request(txn).await?).await;
         Ok(answer.map_err(as_of_a_client)?.into_inner())
     }
 
@@ -136,7 +165,11 @@ impl OnBehalf {
         &self,
         delete: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Status> {
-        let answer = self.inner.kv.delete_range(self.request(delete)).await;
+        let answer = self
+            .inner
+            .kv
+            .delete_range(self.request(delete).await?)
+            .await;
         Ok(answer.map_err(as_of_a_client)?.into_inner())
     }
 
@@ -147,7 +180,7 @@ impl OnBehalf {
         &self,
         range: RangeRequest,
     ) -> Result<(ResponseHeader, Vec<KeyValue>), Status> {
-        let answer = self.inner.kv.range(self.request(range)).await;
+        let answer = self.inner.kv.range(self.request(range).await?).await;
         let answer = answer.map_err(as_of_a_client)?.into_inner();
         Ok((answer.header.unwrap_or_default(), pairs(&answer)?))
     }

@@ -23,6 +23,8 @@ use tonic::Status;
 
 use super::kv::off_thread;
 use crate::apply;
+use crate::auth::Caller;
+use crate::auth::Held;
 use crate::core::Core;
 use crate::error::{Error, Result};
 
@@ -33,14 +35,25 @@ const FIRST_CHUNK_KEYS: i64 = 10;
 pub type ResponseStream = Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send>>;
 
 /// Streams what `request`, already checked, asks for.
-pub(super) fn stream(core: Arc<Core>, request: RangeRequest) -> ResponseStream {
+///
+/// It ends when `caller` may no longer read the range.
+pub(super) fn stream(
+    core: Arc<Core>,
+    caller: Option<Caller>,
+    request: RangeRequest,
+) -> ResponseStream {
+    let held = Held::new(core.auth(), caller);
     let cursor = Cursor::new(request, core.config().request_bytes_max);
     Box::pin(stream::try_unfold(Some(cursor), move |cursor| {
         let core = Arc::clone(&core);
+        let held = held.clone();
         async move {
             let Some(cursor) = cursor else {
                 return Ok::<_, Status>(None);
             };
+            let Cursor { request, .. } = &cursor;
+            held.check(core.auth(), &request.key, &request.range_end)
+                .map_err(Error::from)?;
             let (mut chunk, cursor) = off_thread(core.store(), |store| cursor.chunk(store)).await?;
             if let Some(header) = &mut chunk.header {
                 *header = core.header(header.revision);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use kvd_api::DESCRIPTORS;
+use kvd_api::pb::etcdserverpb::auth_server::AuthServer;
 use kvd_api::pb::etcdserverpb::cluster_server::ClusterServer;
 use kvd_api::pb::etcdserverpb::kv_server::KvServer;
 use kvd_api::pb::etcdserverpb::lease_server::LeaseServer;
@@ -27,6 +28,7 @@ use tower::Service;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::services::auth::AuthService;
 use crate::services::cluster::ClusterService;
 use crate::services::election::ElectionService;
 use crate::services::kv::KvService;
@@ -109,6 +111,9 @@ pub async fn client_routes(core: &Arc<Core>) -> Result<ClientRoutes> {
         .add_service(
             ElectionServer::new(ElectionService::new(Arc::clone(core)))
                 .max_decoding_message_size(limit),
+        )
+        .add_service(
+            AuthServer::new(AuthService::new(Arc::clone(core))).max_decoding_message_size(limit),
         )
         .add_service(health)
         .add_service(reflection().build_v1().map_err(unreadable)?)

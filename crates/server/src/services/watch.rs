@@ -22,18 +22,22 @@ use futures_util::{Stream, stream};
 use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::watch_create_request::FilterType;
 use kvd_api::pb::etcdserverpb::watch_request::RequestUnion;
-use kvd_api::pb::etcdserverpb::watch_server::Watch;
+use kvd_api::pb::etcdserverpb::watch_server;
 use kvd_api::pb::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use kvd_api::wire::WatchResponse;
 use kvd_mvcc::{Delivery, Event, WatchOptions, WatchStream};
 use prost::Message;
 use prost::encoding::encoded_len_varint;
+use tokio::sync::watch;
 use tokio::time::Interval;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::kv::off_thread;
 use super::leader_check::{self, LeaderCheck, every};
+use crate::audit::{Entry, Pending};
+use crate::auth::{Credentials, Held, View};
 use crate::core::Core;
+use crate::error::{Error, Result};
 use crate::limits;
 
 /// The watch ID of a response that is for no single watcher.
@@ -58,7 +62,7 @@ impl WatchService {
 }
 
 #[tonic::async_trait]
-impl Watch for WatchService {
+impl watch_server::Watch for WatchService {
     type WatchStream = ResponseStream;
 
     async fn watch(
@@ -66,7 +70,10 @@ impl Watch for WatchService {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<ResponseStream>, Status> {
         let leader = LeaderCheck::wanted(&self.core, request.metadata());
-        let session = Session::new(Arc::clone(&self.core), request.into_inner(), leader);
+        let credentials = self.core.credentials(&request);
+        let core = Arc::clone(&self.core);
+        let entry = request.extensions().get::<Arc<Entry>>().cloned();
+        let session = Session::new(core, request.into_inner(), credentials, leader, entry);
         let responses = stream::unfold(Some(session), |session| async move {
             let mut session = session?;
             match session.next().await {
@@ -79,8 +86,12 @@ impl Watch for WatchService {
 }
 
 /// How a watcher wants its events.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Wish {
+    key: Bytes,
+    range_end: Bytes,
+    /// On whose behalf.
+    held: Held,
     prev_kv: bool,
     fragment: bool,
     /// Whether the next period's end is told; none if no period's is.
@@ -92,6 +103,13 @@ struct Session {
     core: Arc<Core>,
     watches: WatchStream,
     requests: Streaming<WatchRequest>,
+    /// What the stream showed of its client. Each watcher is made on behalf of whom it stands for
+    /// at that time.
+    credentials: Credentials,
+    /// The stream in the audit log.
+    entry: Option<Arc<Entry>>,
+    /// Tells of changes of auth.
+    auth_changes: watch::Receiver<u64>,
     /// The client has said all it has to say.
     requests_ended: bool,
     wishes: HashMap<i64, Wish>,
@@ -107,18 +125,24 @@ enum Happened {
     Delivery(Option<Delivery>),
     Progress,
     LeaderLost,
+    AuthChanged,
 }
 
 impl Session {
     fn new(
         core: Arc<Core>,
         requests: Streaming<WatchRequest>,
+        credentials: Credentials,
         leader: Option<LeaderCheck>,
+        entry: Option<Arc<Entry>>,
     ) -> Session {
         let period = core.config().watch_progress_interval;
         Session {
             watches: core.store().watch_stream(),
             requests,
+            credentials,
+            entry,
+            auth_changes: core.auth().changes(),
             requests_ended: false,
             wishes: HashMap::new(),
             ready: VecDeque::new(),
@@ -135,7 +159,8 @@ impl Session {
                 return Ok(response);
             }
             match self.happens().await {
-                Happened::Request(Ok(Some(request))) => self.request(request),
+                Happened::Request(Ok(Some(request))) => self.request(request).await,
+                Happened::AuthChanged => self.drop_forbidden(),
                 // The client may still want to hear.
                 Happened::Request(Ok(None)) => self.requests_ended = true,
                 Happened::Request(Err(status)) if status.code() == Code::Cancelled => {
@@ -160,13 +185,22 @@ impl Session {
             delivery = self.watches.next() => Happened::Delivery(delivery),
             _ = self.progress.tick() => Happened::Progress,
             () = leader_lost => Happened::LeaderLost,
+            Ok(()) = self.auth_changes.changed() => Happened::AuthChanged,
         }
     }
 
-    fn request(&mut self, request: WatchRequest) {
+    async fn request(&mut self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                let response = self.create(create);
+                let written = self.written(&create).await;
+                let response = self.create(create).await;
+                if let Some(mut written) = written {
+                    written.answered(match response.canceled {
+                        // Whatever the reason is: nothing is watched.
+                        true => Code::FailedPrecondition,
+                        false => Code::Ok,
+                    });
+                }
                 self.ready.push_back(response);
             }
             Some(RequestUnion::CancelRequest(cancel)) => {
@@ -184,10 +218,18 @@ impl Session {
         }
     }
 
-    fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
+    async fn create(&mut self, mut request: WatchCreateRequest) -> WatchResponse {
         if request.start_revision < 0 {
             return self.refuse(WireError::Compacted.to_string());
         }
+        if request.key.is_empty() {
+            // The smallest key there is.
+            request.key = Bytes::from_static(b"\0");
+        }
+        let held = match self.permitted(&request).await {
+            Ok(held) => held,
+            Err(refusal) => return self.refuse(auth_refusal(&refusal)),
+        };
         if self.watches.len() >= limits::WATCHERS_PER_STREAM_MAX {
             let most = limits::WATCHERS_PER_STREAM_MAX;
             return self.refuse(format!("kvd: a stream may have {most} watchers at most"));
@@ -199,16 +241,15 @@ impl Session {
             no_put: filters(FilterType::Noput),
             no_delete: filters(FilterType::Nodelete),
             // The smallest key there is.
-            key: if request.key.is_empty() {
-                Bytes::from_static(b"\0")
-            } else {
-                request.key
-            },
-            range_end: request.range_end,
+            key: request.key.clone(),
+            range_end: request.range_end.clone(),
         };
         match self.watches.watch(options) {
             Ok(made) => {
                 let wish = Wish {
+                    key: request.key,
+                    range_end: request.range_end,
+                    held,
                     prev_kv: request.prev_kv,
                     fragment: request.fragment,
                     progress: request.progress_notify.then_some(true),
@@ -221,6 +262,45 @@ impl Session {
                 }
             }
             Err(error) => self.refuse(error.to_string()),
+        }
+    }
+
+    /// A watcher in the audit log.
+    async fn written(&self, request: &WatchCreateRequest) -> Option<Pending> {
+        let stream = self.entry.as_ref()?;
+        let caller = self.core.identify(&self.credentials).await.ok().flatten();
+        let audit = self.core.audit();
+        Some(Pending::part(audit, stream, caller.as_ref(), request))
+    }
+
+    /// Whether the range may be watched, and on whose behalf.
+    async fn permitted(&self, request: &WatchCreateRequest) -> Result<Held> {
+        let caller = self.core.identify(&self.credentials).await?;
+        let (key, range_end) = (&request.key, &request.range_end);
+        let check = |view: &View| view.read(caller.as_ref(), key, range_end);
+        self.core.authorize(check).await?;
+        Ok(Held::new(self.core.auth(), caller))
+    }
+
+    /// Ends the watchers whose ranges may no longer be read.
+    fn drop_forbidden(&mut self) {
+        let auth = self.core.auth();
+        let mut forbidden: Vec<(i64, WireError)> = Vec::new();
+        for (id, wish) in &self.wishes {
+            if let Err(refusal) = wish.held.check(auth, &wish.key, &wish.range_end) {
+                forbidden.push((*id, refusal));
+            }
+        }
+        forbidden.sort_by_key(|(id, _)| *id);
+        for (id, refusal) in forbidden {
+            self.wishes.remove(&id);
+            self.watches.cancel(id);
+            self.ready.push_back(WatchResponse {
+                watch_id: id,
+                canceled: true,
+                cancel_reason: go_text(refusal),
+                ..self.response(self.core.store().current_revision())
+            });
         }
     }
 
@@ -269,6 +349,12 @@ impl Session {
         revision: i64,
         events: Vec<Arc<Event>>,
     ) -> Result<(), Status> {
+        // What was written after a permission was gone must not be told: the change of auth may
+        // be known here only now.
+        if self.auth_changes.has_changed().unwrap_or(false) {
+            self.auth_changes.mark_unchanged();
+            self.drop_forbidden();
+        }
         let Some(wish) = self.wishes.get_mut(&id) else {
             return Ok(());
         };
@@ -323,6 +409,23 @@ impl Session {
             ..WatchResponse::default()
         }
     }
+}
+
+/// Why a watcher is refused. etcd knows these reasons and calls all others a lack of permission.
+fn auth_refusal(error: &Error) -> String {
+    go_text(match error {
+        Error::Wire(
+            known @ (WireError::InvalidAuthToken
+            | WireError::RevisionOfAuthStoreIsOld
+            | WireError::UserNameIsEmpty),
+        ) => *known,
+        _ => WireError::PermissionDenied,
+    })
+}
+
+/// A status as Go prints it.
+fn go_text(error: WireError) -> String {
+    format!("rpc error: code = {:?} desc = {error}", error.code())
 }
 
 /// Cuts a response into parts below `limit` bytes, as far as single events allow.

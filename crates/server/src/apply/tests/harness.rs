@@ -12,6 +12,7 @@ use prost::Message;
 use tempfile::TempDir;
 
 use crate::apply::{Alarms, Answers, Applied, Applier, Parts};
+use crate::auth::{Auth, Settings};
 use crate::error::Error;
 use crate::lease::Leases;
 use crate::metrics::{Level, Metrics};
@@ -42,6 +43,7 @@ pub(super) struct Harness {
     pub(super) store: Store,
     pub(super) alarms: Arc<Alarms>,
     pub(super) leases: Arc<Leases>,
+    pub(super) auth: Arc<Auth>,
     pub(super) kept: Arc<Kept>,
     pub(super) applied: Arc<AtomicU64>,
     pub(super) index: u64,
@@ -59,6 +61,7 @@ impl Harness {
         let (store, writer) = kvd_mvcc::open(dir.path(), options).expect("opens");
         let alarms = Arc::new(Alarms::restore(&store).expect("no alarms"));
         let leases = Arc::new(Leases::restore(&store).expect("no leases"));
+        let auth = Arc::new(Auth::restore(&store, &Settings::default()).expect("no users"));
         let kept = Arc::new(Kept::default());
         let applied = Arc::new(AtomicU64::new(0));
         let on_applied = Arc::clone(&applied);
@@ -68,6 +71,7 @@ impl Harness {
             store: store.clone(),
             alarms: Arc::clone(&alarms),
             leases: Arc::clone(&leases),
+            auth: Arc::clone(&auth),
             answers,
             on_applied: Arc::new(move |index| on_applied.store(index, Ordering::Relaxed)),
             metrics: Arc::new(Metrics::new(Level::Basic, "test")),
@@ -77,6 +81,7 @@ impl Harness {
             store,
             alarms,
             leases,
+            auth,
             kept,
             applied,
             index: 0,
@@ -128,6 +133,7 @@ pub(super) fn commands(requests: &[(u64, Request)]) -> Payload {
     let encoded = requests.iter().map(|(id, request)| {
         let command = Command {
             request_id: *id,
+            caller: None,
             request: Some(request.clone()),
         };
         (*id, command.encode_to_vec())

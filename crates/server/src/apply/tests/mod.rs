@@ -8,3 +8,4 @@ mod requests;
 mod scripts;
 mod state_machine;
 mod transactions;
+mod users;
