@@ -113,8 +113,10 @@ impl Balancer {
         let slots = endpoints
             .into_iter()
             .map(|endpoint| {
-                let dialer = endpoint.dialer(options.dial_timeout, options.keep_alive)?;
                 let tls = options.tls_for(&endpoint);
+                let is_secured = tls.is_some();
+                let (timeout, keep_alive) = (options.dial_timeout, options.keep_alive);
+                let dialer = endpoint.dialer(is_secured, timeout, keep_alive)?;
                 if let Some(tls) = &tls {
                     // What is wrong with the files is better told now than at each dial.
                     tls.config(dial::H2)?;
@@ -341,6 +343,10 @@ impl Slot {
         let channel = self.connect().await.map_err(|err| root_cause(&err))?;
         match timeout(self.dial_timeout, greet(channel.clone())).await {
             Ok(Ok(())) => Ok(channel),
+            Ok(Err(status)) if self.tls.is_none() => {
+                let cause = root_cause(&status);
+                Err(format!("{cause}; if it speaks TLS, write https://"))
+            }
             Ok(Err(status)) => Err(root_cause(&status)),
             Err(_) => Err(SILENCE.to_owned()),
         }

@@ -66,6 +66,9 @@ fn explained(err: io::Error) -> io::Error {
         Some(rustls::Error::InvalidMessage(_)) => {
             io::Error::other("the server does not speak TLS on this port")
         }
+        _ if err.kind() == io::ErrorKind::UnexpectedEof => {
+            io::Error::other("the server ended the TLS handshake; does it speak TLS on this port?")
+        }
         _ => err,
     }
 }

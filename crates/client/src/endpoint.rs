@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use tonic::codegen::http::Uri;
+use tonic::codegen::http::uri::Authority;
 use url::Url;
 
 use crate::error::{Error, Result};
@@ -86,19 +88,30 @@ impl Endpoint {
         self.security
     }
 
-    /// Whose certificate is expected: the host, or the last part of a socket's path.
+    /// Whose certificate is expected: the host, or the last part of a socket's path, which etcd
+    /// names `host:port`.
     pub(crate) fn host(&self) -> &str {
         match &self.address {
             Address::Tcp { host, .. } => host,
-            Address::Unix { path } => path.rsplit('/').next().unwrap_or(path),
+            Address::Unix { path } => {
+                let last = path.rsplit('/').next().unwrap_or(path);
+                last.rsplit_once(':').map_or(last, |(host, _)| host)
+            }
         }
     }
 
-    /// Host and port as HTTP names them.
+    /// The server as HTTP names it: host and port, or the last part of a socket's path where that
+    /// can be a name.
     pub(crate) fn authority(&self) -> String {
         match &self.address {
             Address::Tcp { host, port } => format!("{host}:{port}"),
-            Address::Unix { .. } => "localhost".to_owned(),
+            Address::Unix { path } => {
+                let last = path.rsplit('/').next().unwrap_or(path);
+                match last.parse::<Authority>() {
+                    Ok(_) => last.to_owned(),
+                    Err(_) => "localhost".to_owned(),
+                }
+            }
         }
     }
 
@@ -115,9 +128,11 @@ impl Endpoint {
         &self.text
     }
 
-    /// How to connect there, each attempt bounded by `dial_timeout`.
+    /// How to connect there, each attempt bounded by `dial_timeout`. `is_secured`: with TLS, which
+    /// is not the dialer's business but is told in every request.
     pub(crate) fn dialer(
         &self,
+        is_secured: bool,
         dial_timeout: Duration,
         keep_alive: Option<(Duration, Duration)>,
     ) -> Result<tonic::transport::Endpoint> {
@@ -125,8 +140,15 @@ impl Endpoint {
             endpoint: self.text.clone(),
             reason: crate::retry::root_cause(&err),
         };
+        let scheme = if is_secured { "https" } else { "http" };
+        let origin = format!("{scheme}://{}", self.authority());
+        let origin: Uri = origin.parse().map_err(|_| Error::BadEndpoint {
+            endpoint: self.text.clone(),
+            reason: "no name of a server".to_owned(),
+        })?;
         let mut dialer = tonic::transport::Endpoint::from_shared(self.uri())
             .map_err(bad)?
+            .origin(origin)
             .connect_timeout(dial_timeout)
             .tcp_nodelay(true)
             // One large range fills the default 64 KiB window at once.
@@ -165,7 +187,9 @@ mod tests {
             let endpoint = Endpoint::parse(text).expect(text);
             assert_eq!(endpoint.uri(), uri);
             assert_eq!(endpoint.as_str(), text);
-            endpoint.dialer(Duration::from_secs(1), None).expect(text);
+            endpoint
+                .dialer(false, Duration::from_secs(1), None)
+                .expect(text);
         }
     }
 
@@ -178,6 +202,7 @@ mod tests {
             ("unix:///run/x", Security::Never, "x"),
             ("unixs:///run/x", Security::Always, "x"),
             ("unixs://x", Security::Always, "x"),
+            ("unixs://127.0.0.1:2379", Security::Always, "127.0.0.1"),
         ] {
             let endpoint = Endpoint::parse(text).expect(text);
             assert_eq!(endpoint.security(), security, "{text}");
@@ -185,6 +210,14 @@ mod tests {
         }
         let endpoint = Endpoint::parse("https://a").expect("endpoint");
         assert_eq!(endpoint.authority(), "a:443");
+        for (text, authority) in [
+            ("unix:///run/kvd.sock", "kvd.sock"),
+            ("unix:localhost:2379", "localhost:2379"),
+            ("unix:///run/a b", "localhost"),
+        ] {
+            let endpoint = Endpoint::parse(text).expect(text);
+            assert_eq!(endpoint.authority(), authority, "{text}");
+        }
     }
 
     #[test]

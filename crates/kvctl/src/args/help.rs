@@ -44,25 +44,45 @@ const GROUPS: [(&str, &[&str]); 5] = [
 
 /// The command that the words name, with its parents, as far as they name one.
 pub(super) fn path<'c>(root: &'c Command, words: &[OsString]) -> Vec<&'c Command> {
+    hoist(root, words).0
+}
+
+/// The command that the words name, with its parents; and the words with the names of commands
+/// first. cobra takes a command's flags before its name as well: `--consistency s get a`. A flag
+/// that is not known yet is thought to take the next word.
+pub(super) fn hoist<'c>(
+    root: &'c Command,
+    words: &[OsString],
+) -> (Vec<&'c Command>, Vec<OsString>) {
     let mut path = vec![root];
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let Some(word) = word.to_str() else { break };
-        if word == "--" {
-            break;
-        }
-        if word.starts_with('-') {
-            if takes_next_word(&path, word) {
-                words.next();
-            }
-            continue;
-        }
-        match find(path[path.len() - 1], word) {
+    let mut names = Vec::new();
+    let mut rest = words.to_vec();
+    while let Some(at) = first_plain(&path, &rest) {
+        let name = rest[at].to_str().unwrap_or_default();
+        match find(path[path.len() - 1], name) {
             Some(command) => path.push(command),
             None => break,
         }
+        names.push(rest.remove(at));
     }
-    path
+    names.extend(rest);
+    (path, names)
+}
+
+/// Where the first word stands that is no flag and no flag's value.
+fn first_plain(path: &[&Command], words: &[OsString]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        let word = word.to_string_lossy();
+        match &word[..] {
+            "--" => return None,
+            "-" => return Some(at),
+            _ if !word.starts_with('-') => return Some(at),
+            _ if takes_next_word(path, &word) => at += 2,
+            _ => at += 1,
+        }
+    }
+    None
 }
 
 /// The subcommand with this name, or the only one that begins with it.
@@ -78,16 +98,18 @@ fn find<'c>(command: &'c Command, word: &str) -> Option<&'c Command> {
 }
 
 fn takes_next_word(path: &[&Command], word: &str) -> bool {
+    let is_alone = match word.strip_prefix("--") {
+        Some(name) => !name.contains('='),
+        None => word.chars().count() == 2,
+    };
     let mut args = path.iter().flat_map(|command| command.get_arguments());
-    args.any(|arg| {
-        let named = arg
-            .get_long()
-            .is_some_and(|long| word == format!("--{long}"))
-            || arg
-                .get_short()
-                .is_some_and(|short| word == format!("-{short}"));
-        named && !type_name(arg).is_empty()
-    })
+    let known = args.find(|arg| {
+        let long = arg.get_long().map(|long| format!("--{long}"));
+        let short = arg.get_short().map(|short| format!("-{short}"));
+        long.as_deref() == Some(word) || short.as_deref() == Some(word)
+    });
+    let is_help = matches!(word, "--help" | "-h");
+    is_alone && !is_help && known.is_none_or(|arg| !type_name(arg).is_empty())
 }
 
 /// `kvctl member list`.

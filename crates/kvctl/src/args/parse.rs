@@ -30,6 +30,7 @@ pub(crate) fn parse(
     warn: &mut dyn FnMut(String),
 ) -> Result<Parsed, Failure> {
     let root = command();
+    let words = &help::hoist(&root, words).1[..];
     let matches = match read(&root, words) {
         Ok(matches) => matches,
         Err(err) if err.kind() == ErrorKind::DisplayHelp => {

@@ -245,6 +245,29 @@ fn tls_is_asked_for_by_any_of_its_flags() {
 }
 
 #[test]
+fn flags_of_a_command_may_stand_before_its_name() {
+    for words in [
+        &["--consistency", "s", "get", "a"][..],
+        &["--consistency=s", "--prefix", "x", "get", "a"],
+        &["-w", "json", "--consistency", "s", "get", "a"],
+        &["--hex", "--consistency", "s", "ge", "a"],
+    ] {
+        let Command::Get(get) = run(words).1 else {
+            panic!("{words:?} is another command");
+        };
+        assert_eq!(get.consistency, "s", "{words:?}");
+        assert_eq!(get.keys.last().and_then(|key| key.to_str()), Some("a"));
+    }
+    let (_, list) = run(&["--consistency", "s", "member", "list"]);
+    assert!(matches!(list, Command::Member(_)), "{list:?}");
+    // After the separator nothing is a flag.
+    let Command::Put(put) = run(&["put", "a", "--", "--prev-kv"]).1 else {
+        panic!("another command");
+    };
+    assert_eq!(put.words.len(), 2);
+}
+
+#[test]
 fn help_has_cobras_layout() {
     assert_eq!(
         help(&["compaction", "--help"]),
