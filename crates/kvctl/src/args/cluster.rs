@@ -140,7 +140,7 @@ pub(crate) enum SnapshotCommand {
     /// Stores an etcd node backend snapshot to a given file
     #[command(override_usage = "save <filename>")]
     Save(Ignored),
-    /// Gets backend snapshot status of a given file (not in this version)
+    /// Gets backend snapshot status of a given file
     #[command(override_usage = "status <filename>")]
     Status(Ignored),
 }

@@ -10,7 +10,8 @@ use kvd_client::{KeyValue, RangeResponse};
 
 use super::simple::alarm_name;
 use super::{
-    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, Watched, decode,
+    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, SnapshotStatus, Streams,
+    Watched, decode,
 };
 use crate::failure::Outcome;
 use crate::go_text::quote::quote;
@@ -268,6 +269,15 @@ impl Printer for Fields {
 
     fn endpoint_status(&self, to: &mut Streams<'_>, all: &[EndpointStatus]) -> Outcome {
         all.iter().try_for_each(|one| self.status(to, one))
+    }
+
+    fn snapshot_status(&self, to: &mut Streams<'_>, status: &SnapshotStatus) -> Outcome {
+        writeln!(to.out, "\"Hash\" : {}", status.hash)?;
+        writeln!(to.out, "\"Revision\" : {}", status.revision)?;
+        writeln!(to.out, "\"Keys\" : {}", status.keys)?;
+        writeln!(to.out, "\"Size\" : {}", status.size)?;
+        writeln!(to.out, "\"Version\" : {}", status.version)?;
+        Ok(())
     }
 
     fn endpoint_hashkv(&self, to: &mut Streams<'_>, all: &[EndpointHashKv]) -> Outcome {

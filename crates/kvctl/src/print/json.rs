@@ -11,7 +11,8 @@ use kvd_client::pb::{
 use kvd_client::{Event, KeyValue, Permission, RangeResponse};
 
 use super::{
-    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, Watched, decode,
+    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, SnapshotStatus, Streams,
+    Watched, decode,
 };
 use crate::failure::{Failure, Outcome};
 use crate::go_text::json::{Object, array, base64, string};
@@ -216,6 +217,16 @@ impl Printer for Json {
                 .raw("Status", &status(&one.status))
                 .finish()
         })
+    }
+
+    fn snapshot_status(&self, to: &mut Streams<'_>, status: &SnapshotStatus) -> Outcome {
+        let text = Object::new()
+            .raw("hash", &status.hash.to_string())
+            .raw("revision", &status.revision.to_string())
+            .raw("totalKey", &status.keys.to_string())
+            .raw("totalSize", &status.size.to_string())
+            .raw("version", &string(&status.version));
+        line(to, &text.finish())
     }
 
     fn endpoint_hashkv(&self, to: &mut Streams<'_>, all: &[EndpointHashKv]) -> Outcome {

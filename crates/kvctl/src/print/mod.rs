@@ -95,6 +95,20 @@ impl Done {
     }
 }
 
+/// What a snapshot file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SnapshotStatus {
+    /// CRC-32C over everything in it.
+    pub(crate) hash: u32,
+    pub(crate) revision: i64,
+    /// Keys that exist at that revision.
+    pub(crate) keys: usize,
+    /// Bytes of the database, without the SHA-256.
+    pub(crate) size: u64,
+    /// Of etcd's storage; empty when the file does not say.
+    pub(crate) version: String,
+}
+
 /// Prints answers in one format.
 pub(crate) trait Printer {
     /// The format's name, for refusing what it does not offer.
@@ -211,6 +225,10 @@ pub(crate) trait Printer {
     }
 
     fn endpoint_hashkv(&self, _to: &mut Streams<'_>, _all: &[EndpointHashKv]) -> Outcome {
+        self.refuse()
+    }
+
+    fn snapshot_status(&self, _to: &mut Streams<'_>, _status: &SnapshotStatus) -> Outcome {
         self.refuse()
     }
 

@@ -10,7 +10,8 @@ use kvd_client::pb::{
 use kvd_client::{KeyValue, Permission, PermissionType, RangeResponse, prefix_end};
 
 use super::{
-    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams, Watched, decode, table,
+    Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, SnapshotStatus, Streams,
+    Watched, decode, table,
 };
 use crate::failure::Outcome;
 
@@ -302,6 +303,10 @@ impl Printer for Simple {
 
     fn endpoint_status(&self, to: &mut Streams<'_>, all: &[EndpointStatus]) -> Outcome {
         rows(to, table::status_rows(all))
+    }
+
+    fn snapshot_status(&self, to: &mut Streams<'_>, status: &SnapshotStatus) -> Outcome {
+        rows(to, vec![table::snapshot_row(status)])
     }
 
     fn endpoint_hashkv(&self, to: &mut Streams<'_>, all: &[EndpointHashKv]) -> Outcome {

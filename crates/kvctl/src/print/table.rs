@@ -2,7 +2,7 @@
 
 use kvd_client::pb::MemberListResponse;
 
-use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, Streams};
+use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, SnapshotStatus, Streams};
 use crate::failure::Outcome;
 
 pub(super) struct Table;
@@ -61,6 +61,11 @@ impl Printer for Table {
         boxed(to, &header, &status_rows(all))
     }
 
+    fn snapshot_status(&self, to: &mut Streams<'_>, status: &SnapshotStatus) -> Outcome {
+        let header = ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"];
+        boxed(to, &header, &[snapshot_row(status)])
+    }
+
     fn endpoint_hashkv(&self, to: &mut Streams<'_>, all: &[EndpointHashKv]) -> Outcome {
         boxed(
             to,
@@ -68,6 +73,16 @@ impl Printer for Table {
             &hashkv_rows(all),
         )
     }
+}
+
+pub(super) fn snapshot_row(status: &SnapshotStatus) -> Vec<String> {
+    vec![
+        format!("{:x}", status.hash),
+        status.revision.to_string(),
+        status.keys.to_string(),
+        human_size(i64::try_from(status.size).unwrap_or(i64::MAX)),
+        status.version.clone(),
+    ]
 }
 
 pub(super) fn member_rows(answer: &MemberListResponse) -> Vec<Vec<String>> {

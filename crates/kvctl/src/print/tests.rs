@@ -431,3 +431,66 @@ fn watch_in_every_format() {
     };
     assert!(table.watch(&mut to, &response).is_err());
 }
+
+#[test]
+fn snapshot_status_in_every_format() {
+    let status = SnapshotStatus {
+        hash: 0x8176_5cba,
+        revision: 2,
+        keys: 1,
+        size: 20_480,
+        version: "3.7.0".to_owned(),
+    };
+    let print = |format| shown(format, false, |p, to| p.snapshot_status(to, &status));
+    assert_eq!(print("simple"), "81765cba, 2, 1, 20 kB, 3.7.0\n");
+    assert_eq!(
+        print("json"),
+        "{\"hash\":2172017850,\"revision\":2,\"totalKey\":1,\"totalSize\":20480,\
+         \"version\":\"3.7.0\"}\n"
+    );
+    assert_eq!(
+        print("fields"),
+        "\"Hash\" : 2172017850\n\"Revision\" : 2\n\"Keys\" : 1\n\"Size\" : 20480\n\
+         \"Version\" : 3.7.0\n"
+    );
+    assert!(print("table").contains("│ 81765cba │        2 │"));
+}
+
+#[test]
+fn roles_and_permissions_are_printed_as_in_etcdctl() {
+    use kvd_client::pb::AuthRoleGetResponse;
+    let permission = |kind, key: &'static [u8], end: &'static [u8]| kvd_client::Permission {
+        perm_type: kind,
+        key: Bytes::from_static(key),
+        range_end: Bytes::from_static(end),
+    };
+    let answer = AuthRoleGetResponse {
+        header: Some(HEADER),
+        perm: vec![
+            permission(0, b"a", b""),
+            permission(1, b"b", b"d"),
+            permission(2, b"p", b"q"),
+            permission(0, b"z", b"\0"),
+        ],
+    };
+    let simple = shown("simple", false, |p, to| p.role_get(to, "r", &answer));
+    assert_eq!(
+        simple,
+        "Role r\nKV Read:\n\ta\n\t[p, q) (prefix p)\n\t[z, <open ended>\n\
+         KV Write:\n\t[b, d)\n\t[p, q) (prefix p)\n"
+    );
+    let json = shown("json", false, |p, to| p.role_get(to, "r", &answer));
+    assert!(
+        json.ends_with(
+            "\"perm\":[{\"key\":\"YQ==\"},{\"permType\":1,\"key\":\"Yg==\",\
+             \"range_end\":\"ZA==\"},{\"permType\":2,\"key\":\"cA==\",\"range_end\":\"cQ==\"},\
+             {\"key\":\"eg==\",\"range_end\":\"AA==\"}]}\n"
+        ),
+        "{json}"
+    );
+    let root = AuthRoleGetResponse::default();
+    assert_eq!(
+        shown("simple", false, |p, to| p.role_get(to, "root", &root)),
+        "Role root\nKV Read:\n\t[, <open ended>\nKV Write:\n\t[, <open ended>\n"
+    );
+}

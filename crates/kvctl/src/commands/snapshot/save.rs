@@ -20,30 +20,13 @@ use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use super::Session;
-use crate::args::{Globals, SnapshotCommand};
+use super::{HASH_BYTES, Session, has_hash, mismatch};
+use crate::args::Globals;
 use crate::failure::{self, Failure, Outcome};
 use crate::go_text::error::os_error;
 use crate::print::Streams;
 
-const HASH_BYTES: usize = 32;
-/// A database is a whole number of pages, which are multiples of this.
-const SECTOR_BYTES: u64 = 512;
-
-pub(super) async fn run(
-    globals: &Globals,
-    command: &SnapshotCommand,
-    to: &mut Streams<'_>,
-) -> Outcome {
-    match command {
-        SnapshotCommand::Save(args) => save(globals, &args.words, to).await,
-        SnapshotCommand::Status(_) => Err(Failure::error(
-            "this version of kvctl does not have the command 'snapshot status' yet",
-        )),
-    }
-}
-
-async fn save(globals: &Globals, words: &[OsString], to: &mut Streams<'_>) -> Outcome {
+pub(super) async fn save(globals: &Globals, words: &[OsString], to: &mut Streams<'_>) -> Outcome {
     let [path] = words else {
         return Err(Failure::bad_args(
             "snapshot save expects one argument <filename>",
@@ -131,13 +114,13 @@ async fn write(mut snapshot: Snapshot, mut file: File) -> Outcome {
         tail.drain(..content);
     }
     bar.finish_and_clear();
-    if bytes % SECTOR_BYTES != HASH_BYTES as u64 {
+    if !has_hash(bytes) {
         let message = format!("sha256 checksum not found [bytes: {bytes}]");
         return Err(interrupted(message));
     }
     let hash = hasher.finalize();
     if hash[..] != tail[..] {
-        let message = format!("expected sha256 {tail:02x?}, got {:02x?}", &hash[..]);
+        let message = mismatch(&tail, &hash);
         return Err(interrupted(message));
     }
     let synced = file.sync_all().await;
