@@ -51,7 +51,8 @@ pub(super) fn grant(
 
 /// Revokes a lease: its keys are deleted in order, at one revision.
 ///
-/// One revision means one step: a lease with very many keys holds up what is applied after it.
+/// One revision means one step: a lease with very many keys holds up the writes that come after it,
+/// but neither reads nor renewals (see ARCHITECTURE.md, the life of a lease expiry).
 ///
 /// Answers: [`WireError::RequestedLeaseNotFound`].
 pub(super) fn revoke(writer: &mut Writer, leases: &Leases, id: i64) -> Outcome<Applied> {
