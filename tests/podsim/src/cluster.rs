@@ -30,6 +30,9 @@ pub const CONVERGENCE: Duration = Duration::from_secs(60);
 /// How long a member may take to answer.
 const SOON: Duration = Duration::from_secs(5);
 
+/// The image's programs, and the other name of each.
+const PROGRAMS: [(&str, &str); 3] = [("kvd", "etcd"), ("kvctl", "etcdctl"), ("kvutl", "etcdutl")];
+
 /// The name of the StatefulSet of all our manifests.
 const SET: &str = "etcd";
 
@@ -59,7 +62,7 @@ impl Cluster {
         for version in ["0.1.0", "0.2.0"] {
             let image = folder.path().join("images").join(version);
             std::fs::create_dir_all(&image)?;
-            for (program, etcds) in [("kvd", "etcd"), ("kvctl", "etcdctl")] {
+            for (program, etcds) in PROGRAMS {
                 std::fs::copy(binary(program)?, image.join(program))?;
                 std::os::unix::fs::symlink(program, image.join(etcds))?;
             }
@@ -110,6 +113,10 @@ impl Cluster {
             state.namespace = manifests.namespace;
             state.config_maps.extend(manifests.config_maps);
             state.secrets.extend(manifests.secrets);
+            state.jobs.extend(manifests.jobs);
+            for claim in manifests.claims {
+                std::fs::create_dir_all(self.node.claim(&claim))?;
+            }
             for (name, spec) in manifests.services {
                 let known = state.services.get(&name).and_then(|known| known.1);
                 let mut address = known;
@@ -325,6 +332,24 @@ impl Cluster {
             all.push_str(&format!("---- {}\n{}\n", path.display(), end.join("\n")));
         }
         all
+    }
+
+    /// Runs a CronJob's pod once, as `kubectl create job --from=cronjob/NAME` does, and returns
+    /// whether its container succeeded and what it said.
+    ///
+    /// Errors: when there is no such CronJob, or it does not end within two minutes.
+    pub async fn run_job(&self, name: &str) -> Result<(bool, String)> {
+        let template = self.node.state().jobs.get(name).cloned();
+        let template = template.with_context(|| format!("there is no CronJob {name}"))?;
+        let container = template.spec.containers.first().context("a container")?;
+        let sandbox = self.node.sandbox(name)?;
+        self.node.write_etc(&sandbox, name, "")?;
+        let recipe = self.node.recipe(name, &template, container, &sandbox)?;
+        let ended = tokio::time::timeout(CONVERGENCE * 2, recipe.start()?.wait()).await;
+        let said = std::fs::read_to_string(&recipe.log)?;
+        let status = ended.with_context(|| format!("{name} does not end:\n{said}"))??;
+        sandbox.remove()?;
+        Ok((status.success(), said))
     }
 
     /// Runs a program of this machine outside of the pods: a client somewhere else.

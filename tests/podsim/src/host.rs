@@ -154,3 +154,40 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     );
     Ok(())
 }
+
+/// Runs commands of `ip`, one a line.
+///
+/// Errors: when one fails; those after it are not run.
+pub fn ip(commands: &str) -> Result<()> {
+    batch(&[], commands)
+}
+
+/// The same in a network namespace.
+///
+/// Errors: when one fails; those after it are not run.
+pub fn ip_in(netns: &str, commands: &str) -> Result<()> {
+    batch(&["-n", netns], commands)
+}
+
+fn batch(arguments: &[&str], commands: &str) -> Result<()> {
+    use std::io::Write;
+    let mut child = Command::new("ip")
+        .args(arguments)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting ip")?;
+    let mut input = child.stdin.take().context("its standard input")?;
+    input.write_all(commands.as_bytes())?;
+    drop(input);
+    let output = child.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "ip {}: {}\n{commands}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}

@@ -4,7 +4,7 @@
 //! resources, storage classes) and objects of other kinds are passed over. An object of a kind that
 //! *is* run must be readable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,10 @@ use serde_yaml_ng::Value;
 pub struct Manifests {
     /// StatefulSets by name.
     pub stateful_sets: BTreeMap<String, StatefulSet>,
+    /// What the CronJobs run, by name.
+    pub jobs: BTreeMap<String, PodTemplate>,
+    /// Names of PersistentVolumeClaims.
+    pub claims: BTreeSet<String>,
     /// Services by name.
     pub services: BTreeMap<String, Service>,
     /// ConfigMaps by name.
@@ -72,6 +76,13 @@ impl Manifests {
                     serde_yaml_ng::from_value(value).with_context(context)?;
                 self.services.insert(name, service.spec);
             }
+            ("batch/v1", "CronJob") => {
+                let job: Whole<CronJob> = serde_yaml_ng::from_value(value).with_context(context)?;
+                self.jobs.insert(name, job.spec.job_template.spec.template);
+            }
+            ("v1", "PersistentVolumeClaim") => {
+                self.claims.insert(name);
+            }
             ("v1", "ConfigMap") => {
                 let map: Data = serde_yaml_ng::from_value(value).with_context(context)?;
                 self.config_maps.insert(name, map.data);
@@ -109,6 +120,17 @@ struct Whole<T> {
 struct Data {
     #[serde(default)]
     data: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CronJob {
+    job_template: Whole<Job>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Job {
+    template: PodTemplate,
 }
 
 /// `spec` of a Service.
@@ -462,8 +484,18 @@ pub struct Volume {
     pub config_map: Option<Named>,
     /// Files of a Secret.
     pub secret: Option<SecretVolume>,
+    /// A claim by its own name.
+    pub persistent_volume_claim: Option<ClaimVolume>,
     /// An empty directory that lives as long as the pod.
     pub empty_dir: Option<Value>,
+}
+
+/// `volumes.persistentVolumeClaim`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimVolume {
+    /// Which claim.
+    pub claim_name: String,
 }
 
 /// `volumes.secret`.

@@ -94,20 +94,20 @@ impl Node {
         let veth = format!("veth{number}");
         let folder = self.folder.join("pods").join(&netns);
         std::fs::create_dir_all(&folder)?;
-        host::run("ip", &["netns", "add", &netns])?;
-        let inside = |arguments: &[&str]| {
-            let mut all = vec!["-n", netns.as_str()];
-            all.extend(arguments);
-            host::run("ip", &all)
-        };
-        let add = ["link", "add", &veth, "type", "veth", "peer", "name", "eth0"];
-        host::run("ip", &[&add[..], &["netns", &netns]].concat())?;
-        host::run("ip", &["link", "set", &veth, "master", "cni0", "up"])?;
-        let address = format!("{ip}/16");
-        inside(&["addr", "add", &address, "dev", "eth0"])?;
-        inside(&["link", "set", "lo", "up"])?;
-        inside(&["link", "set", "eth0", "up"])?;
-        inside(&["route", "add", "default", "via", "10.244.0.1"])?;
+        host::ip(&format!(
+            "netns add {netns}\n\
+             link add {veth} type veth peer name eth0 netns {netns}\n\
+             link set {veth} master cni0 up\n"
+        ))?;
+        host::ip_in(
+            &netns,
+            &format!(
+                "addr add {ip}/16 dev eth0\n\
+                 link set lo up\n\
+                 link set eth0 up\n\
+                 route add default via 10.244.0.1\n"
+            ),
+        )?;
         Ok(Sandbox { netns, ip, folder })
     }
 
@@ -207,6 +207,11 @@ impl Node {
     }
 
     fn volume(&self, volume: &crate::manifest::Volume, sandbox: &Sandbox) -> Result<PathBuf> {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            let folder = self.claim(&claim.claim_name);
+            ensure!(folder.is_dir(), "there is no claim {}", claim.claim_name);
+            return Ok(folder);
+        }
         let folder = sandbox.folder.join("volumes").join(&volume.name);
         std::fs::create_dir_all(&folder)?;
         let state = self.state();

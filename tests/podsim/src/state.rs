@@ -23,6 +23,8 @@ pub struct State {
     pub services: BTreeMap<String, (Service, Option<Ipv4Addr>)>,
     /// StatefulSets that are wanted, with the revision of their template.
     pub sets: BTreeMap<String, (StatefulSet, String)>,
+    /// What the CronJobs run.
+    pub jobs: BTreeMap<String, PodTemplate>,
     /// Pods that are, or are ending.
     pub pods: BTreeMap<String, Pod>,
     /// Whether new pods find no node.
