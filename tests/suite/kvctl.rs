@@ -1,4 +1,5 @@
-//! Commands of `kvctl` that go on until something happens: watch, lock, elect.
+//! Commands of `kvctl` that go on until something happens (watch, lock, elect), that change the
+//! members, and that save a snapshot.
 #![allow(missing_docs)]
 
 use std::process::Command;
@@ -146,5 +147,101 @@ async fn an_election_has_one_leader_at_a_time_and_is_observed() -> Result<()> {
     let values: Vec<&str> = leaders.lines().skip(1).step_by(2).collect();
     assert_eq!(values, ["p1", "p2"], "{leaders}");
     output(member, &["get", "name/", "--prefix"]).context("nobody is left")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn member_changes_print_what_a_new_member_needs() -> Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let member = &cluster.members[0];
+    // Nobody is there: a learner does not count for the quorum.
+    let args = [
+        "member",
+        "add",
+        "new",
+        "--learner",
+        "--peer-urls=http://127.0.0.1:1",
+    ];
+    let added = output(member, &args)?;
+    let mut lines = added.lines();
+    let first = lines.next().context("a first line")?;
+    let id = first.split(' ').nth(1).context("an ID")?;
+    ensure!(
+        first.starts_with(&format!("Member {id} added as learner to cluster ")),
+        "{added}"
+    );
+    let rest: Vec<&str> = lines.collect();
+    assert_eq!(rest.first(), Some(&""));
+    // In the order of their IDs, which differ from run to run.
+    let (old, new) = (
+        format!("m0={}", member.peer_url()),
+        "new=http://127.0.0.1:1",
+    );
+    let orders = [format!("{old},{new}"), format!("{new},{old}")];
+    ensure!(
+        orders.iter().any(|order| {
+            let line = format!("ETCD_INITIAL_CLUSTER=\"{order}\"");
+            rest.contains(&&line[..])
+        }),
+        "{added}"
+    );
+    for line in [
+        "ETCD_NAME=\"new\"",
+        "ETCD_INITIAL_ADVERTISE_PEER_URLS=\"http://127.0.0.1:1\"",
+        "ETCD_INITIAL_CLUSTER_STATE=\"existing\"",
+    ] {
+        ensure!(rest.contains(&line), "{line} is not in {added}");
+    }
+    let updated = output(
+        member,
+        &["member", "update", id, "--peer-urls=http://127.0.0.1:2"],
+    )?;
+    ensure!(
+        updated.starts_with(&format!("Member {id} updated in cluster ")),
+        "{updated}"
+    );
+    let removed = output(member, &["member", "remove", id])?;
+    ensure!(
+        removed.starts_with(&format!("Member {id} removed from cluster ")),
+        "{removed}"
+    );
+    let again = member.kvctl(&["member", "remove", id])?;
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(again.stderr)?,
+        "Error: etcdserver: member not found\n"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_snapshot_is_saved_whole_and_a_damaged_one_is_refused() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(1, &[]).await?;
+    let member = &cluster.members[0];
+    for key in ["a", "b", "c"] {
+        output(member, &["put", key, "1"])?;
+    }
+    output(member, &["del", "a"])?;
+    let path = folder.path().join("saved");
+    let path = path.to_str().context("a path in UTF-8")?;
+    let saved = output(member, &["snapshot", "save", path])?;
+    ensure!(
+        saved.starts_with(&format!("Snapshot saved at {path}\n")),
+        "{saved}"
+    );
+    ensure!(!folder.path().join("saved.part").exists());
+    let status = output(member, &["snapshot", "status", path])?;
+    let columns: Vec<&str> = status.trim_end().split(", ").collect();
+    assert_eq!(columns[1..3], ["5", "2"], "{status}");
+
+    let mut bytes = std::fs::read(path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes)?;
+    let refused = member.kvctl(&["snapshot", "status", path])?;
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8(refused.stderr)?;
+    ensure!(told.starts_with("Error: expected sha256 ["), "{told}");
     Ok(())
 }
