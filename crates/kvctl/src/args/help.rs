@@ -9,6 +9,9 @@ use crate::go_text::quote::quote;
 const OPTIONS_HINT: &str =
     "Use \"kvctl options\" for a list of global command-line options (applies to all commands).\n";
 
+/// Names of commands are padded to this width at least.
+const NAMES_WIDTH: usize = 11;
+
 /// The commands of the top level under etcdctl's headings.
 const GROUPS: [(&str, &[&str]); 5] = [
     (
@@ -135,15 +138,17 @@ pub(super) fn usage(path: &[&Command]) -> String {
         for (title, names) in GROUPS {
             text.push_str(&format!("\n{title}\n"));
             for name in names {
-                text.push_str(&listed(find(command, name)));
+                text.push_str(&listed(find(command, name), NAMES_WIDTH));
             }
         }
     } else if command.has_subcommands() {
         text.push_str("\nAvailable Commands:\n");
         let mut below: Vec<&Command> = command.get_subcommands().collect();
         below.sort_by_key(|one| one.get_name());
+        let longest = below.iter().map(|one| one.get_name().len()).max();
+        let width = longest.unwrap_or(0).max(NAMES_WIDTH);
         for one in below {
-            text.push_str(&listed(Some(one)));
+            text.push_str(&listed(Some(one), width));
         }
     }
     if !is_root {
@@ -230,7 +235,7 @@ pub(crate) fn options() -> String {
     )
 }
 
-fn listed(command: Option<&Command>) -> String {
+fn listed(command: Option<&Command>, width: usize) -> String {
     let Some(command) = command else {
         return String::new();
     };
@@ -238,7 +243,7 @@ fn listed(command: Option<&Command>) -> String {
         .get_about()
         .map(ToString::to_string)
         .unwrap_or_default();
-    format!("  {:11} {about}\n", command.get_name())
+    format!("  {:width$} {about}\n", command.get_name())
 }
 
 fn use_line(path: &[&Command]) -> String {

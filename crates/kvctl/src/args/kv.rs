@@ -215,19 +215,19 @@ pub(crate) struct WatchLine {
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum LeaseCommand {
     /// Creates leases
-    #[command(override_usage = "lease grant <ttl>")]
+    #[command(override_usage = "grant <ttl>")]
     Grant(Ignored),
     /// Keeps leases alive (renew)
-    #[command(override_usage = "lease keep-alive [options] <leaseID>")]
+    #[command(override_usage = "keep-alive [options] <leaseID>")]
     KeepAlive(LeaseKeepAliveArgs),
     /// List all active leases
-    #[command(override_usage = "lease list")]
+    #[command(override_usage = "list")]
     List(Ignored),
     /// Revokes leases
-    #[command(override_usage = "lease revoke <leaseID>")]
+    #[command(override_usage = "revoke <leaseID>")]
     Revoke(Ignored),
     /// Get lease information
-    #[command(override_usage = "lease timetolive <leaseID> [options]")]
+    #[command(override_usage = "timetolive <leaseID> [options]")]
     Timetolive(LeaseTimeToLiveArgs),
 }
 
