@@ -51,7 +51,10 @@ issue() {
   rm "$1.ext"
 }
 
-members=DNS:*.etcd,DNS:*.etcd.$namespace.svc,DNS:*.etcd.$namespace.svc.cluster.local
+# kvd takes a wildcard only with two labels after it: the short names that members have for one
+# another stand there one by one, for seven members.
+members=DNS:*.etcd.$namespace.svc,DNS:*.etcd.$namespace.svc.cluster.local
+for number in 0 1 2 3 4 5 6; do members=$members,DNS:etcd-$number.etcd; done
 client=DNS:etcd-client,DNS:etcd-client.$namespace.svc,DNS:etcd-client.$namespace.svc.cluster.local
 issue etcd-server etcd-server serverAuth,clientAuth \
   "$members,DNS:etcd,DNS:etcd.$namespace.svc,$client,DNS:localhost,IP:127.0.0.1"
