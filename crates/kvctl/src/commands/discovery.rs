@@ -44,7 +44,14 @@ pub(super) async fn endpoints(
             of.domain.trim_end_matches('.')
         );
         match resolver.srv_lookup(name.clone()).await {
-            Err(err) => errors.push(format!("lookup {}: {err}", name.trim_end_matches('.'))),
+            Err(err) => {
+                let name = name.trim_end_matches('.');
+                errors.push(if err.is_no_records_found() {
+                    format!("lookup {name}: no such host")
+                } else {
+                    format!("lookup {name}: {err}")
+                });
+            }
             Ok(records) => {
                 let mut records: Vec<_> = records.iter().collect();
                 records
