@@ -3,10 +3,12 @@
 //! The engine's scan is not a snapshot, but records never change: it is enough to stop at the
 //! pinned revision and to hold compaction back.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
 use crate::backend::schema::Table;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ledger::Entries;
 use crate::options::Position;
 use crate::records::{HoldGuard, Records};
@@ -28,15 +30,23 @@ pub struct Content {
     /// Where to go on in the records; none after the last.
     next: Option<Revision>,
     size_hint: u64,
+    /// How often the content had been replaced when the tables were read.
+    installs: u64,
     _hold: HoldGuard,
 }
 
 impl Content {
+    /// What [`new`](Content::new) wants to know from before the tables were read.
+    pub(crate) fn installs(records: &Records) -> u64 {
+        records.shared.installs.load(Ordering::Acquire)
+    }
+
     /// The content at `position`: these tables, and all records up to `revision`. The caller took
     /// `hold` before it read them, so that none of the records can be removed.
     pub(crate) fn new(
         records: Records,
         hold: HoldGuard,
+        installs: u64,
         tables: Entries,
         revision: i64,
         position: Position,
@@ -51,6 +61,7 @@ impl Content {
             tables,
             next: Some(Revision::default()),
             size_hint,
+            installs,
             _hold: hold,
         })
     }
@@ -87,7 +98,8 @@ impl Content {
 
     /// The next records in order of revision, some MiB at most; none after the last.
     ///
-    /// Errors: [`Error::Corrupt`](crate::Error::Corrupt) when a record is damaged.
+    /// Errors: [`Error::Corrupt`] when a record is damaged; [`Error::Engine`] when the content was
+    /// replaced by another member's meanwhile, so that the rest of this one is gone.
     pub fn next_records(&mut self) -> Result<Vec<(RevKey, Bytes)>> {
         let Some(from) = self.next else {
             return Ok(Vec::new());
@@ -95,6 +107,12 @@ impl Content {
         let page = self
             .records
             .scan_page(from, self.revision, RECORDS_AT_ONCE)?;
+        if Content::installs(&self.records) != self.installs {
+            return Err(Error::Engine {
+                action: "read the content to its end",
+                message: "a snapshot of another member took its place: try again".to_owned(),
+            });
+        }
         self.next = page.last().and_then(|(key, _)| key.revision().next());
         Ok(page)
     }

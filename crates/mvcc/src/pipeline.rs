@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) engine_bytes: AtomicU64,
     pub(crate) live_bytes: AtomicU64,
     pub(crate) holds: AtomicUsize,
+    /// How often the content was replaced by that of a snapshot.
+    pub(crate) installs: AtomicU64,
     /// Whether the next generation is being made, by an install or a defragmentation.
     pub(crate) rebuilding: Mutex<bool>,
     /// Signalled when it no longer is.
@@ -106,6 +108,7 @@ impl Shared {
             failed: AtomicBool::new(false),
             purgeable: Arc::new(AtomicU64::new(0)),
             holds: AtomicUsize::new(0),
+            installs: AtomicU64::new(0),
             rebuilding: Mutex::new(false),
             rebuilt: Condvar::new(),
             thread: Mutex::new(None),
@@ -126,6 +129,7 @@ impl Shared {
 
     /// The content is another one now. The caller holds `io`.
     pub(crate) fn replaced(&self, durable: &DurablePosition) {
+        self.installs.fetch_add(1, Ordering::AcqRel);
         let count = {
             let mut tail = self.tail.write();
             tail.replace(durable);

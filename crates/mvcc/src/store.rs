@@ -396,9 +396,11 @@ impl Store {
     pub fn content(&self) -> Result<Content> {
         let core = self.core();
         let hold = core.records.compaction_hold();
+        let installs = Content::installs(&core.records);
         let (tables, position, revision) = core.ledger.committed(|| core.index.current());
         let position = position.unwrap_or_default();
-        Content::new(core.records.clone(), hold, tables, revision, position)
+        let records = core.records.clone();
+        Content::new(records, hold, installs, tables, revision, position)
     }
 
     /// Gives disk space back: copies everything to new files and switches to them. Reads and writes

@@ -286,7 +286,7 @@ pub(super) const FLAGS: &[Flag] = &[
     row(Features, "max-learners", Int, "1", Works,
         "Most learners in the cluster."),
     row(Features, "downgrade-check-time", Duration, "5s",
-        NotYet("downgrades are not built yet; leave the flag out."),
+        Ignored("a downgrade job takes effect at once"),
         "Time between checks of a downgrade."),
     row(Features, "snapshot-catchup-entries", Uint, "5000", Works,
         "Entries kept in the log for slow followers after it was cut."),

@@ -84,7 +84,7 @@ fn tables() -> Entries {
 
 fn reader(records: &Records, revision: i64) -> SnapshotReader {
     let hold = records.compaction_hold();
-    let content = Content::new(records.clone(), hold, tables(), revision, position(77));
+    let content = Content::new(records.clone(), hold, 0, tables(), revision, position(77));
     SnapshotReader::new(content.expect("content"))
 }
 

@@ -72,9 +72,14 @@ fn make(core: &Core) -> Result<(File, u64)> {
         source,
     })?;
     let made = backup::export(core.store().content()?, file);
-    let (file, length) = made.inspect_err(
-        |error| tracing::error!(%error, dir = %dir.display(), "a snapshot could not be written"),
-    )?;
+    let (file, length) = made.map_err(|error| {
+        tracing::error!(%error, dir = %dir.display(), "a snapshot could not be written");
+        Error::Backup(format!(
+            "a snapshot could not be written to {}: {error}; it takes as much room there as the \
+             store, until it is sent",
+            dir.display()
+        ))
+    })?;
     let took = started.elapsed();
     core.metrics().backend_snapshot.observe(took.as_secs_f64());
     tracing::info!(
