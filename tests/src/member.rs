@@ -50,6 +50,7 @@ pub struct Member {
     peer: Port,
     folder: PathBuf,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
     starts: usize,
 }
@@ -66,6 +67,7 @@ impl Member {
             peer: Port::reserve()?,
             folder: folder.to_owned(),
             arguments: Vec::new(),
+            variables: Vec::new(),
             child: None,
             starts: 0,
         })
@@ -112,6 +114,11 @@ impl Member {
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
 
+    /// Sets a variable of the environment for the next starts.
+    pub fn set_variable(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.variables.push((name.to_owned(), value.to_string()));
+    }
+
     /// The command line, without the binary, for the given `--initial-cluster`.
     pub fn command_line(&self, initial_cluster: &str) -> Vec<String> {
         let mut line: Vec<String> = [
@@ -142,6 +149,7 @@ impl Member {
         let child = Command::new(binary("kvd")?)
             .args(self.command_line(initial_cluster))
             .env_remove("KVD_BIN")
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kvd_raft::PlainDialer;
+use kvd_raft::wal::StallLimits;
 use kvd_server::config::Join;
 use kvd_server::corruption::IntegrityService;
 use kvd_server::lease::LessorService;
@@ -374,6 +375,11 @@ fn config(settings: &Settings) -> Config {
             AutoCompaction::Periodic(period) => config::AutoCompaction::Periodic(period),
             AutoCompaction::Revision(keep) => config::AutoCompaction::Revision(keep),
         },
+        wal_stall: StallLimits {
+            after: settings.storage_stall_timeout,
+            recovery: settings.storage_stall_recovery,
+        },
+        wal_stall_switch: std::env::var_os(WAL_STALL_VARIABLE).map(Into::into),
         watch_progress_interval: settings.watch_progress_notify_interval,
         initial_corrupt_check: settings.feature_gates.is_enabled("InitialCorruptCheck"),
         corrupt_check_interval: settings.corrupt_check_time,
@@ -388,6 +394,9 @@ fn config(settings: &Settings) -> Config {
         version: env!("CARGO_PKG_VERSION"),
     }
 }
+
+/// Names a file; while it exists, the disk under the log stalls. For tests alone.
+const WAL_STALL_VARIABLE: &str = "KVD_TEST_WAL_STALL";
 
 /// The default of `--initial-cluster-token`.
 const DEFAULT_TOKEN: &str = "etcd-cluster";

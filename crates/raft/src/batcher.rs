@@ -246,6 +246,9 @@ impl Batcher {
     }
 
     async fn write(&self, under_way: UnderWay) {
+        if !self.core.log.has_room() {
+            return under_way.refused(REFUSED_PAUSE);
+        }
         let commands = under_way.commands();
         let callback = Callback::on_complete(|result| under_way.complete(result));
         if let Err(error) = self

@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) peers: Arc<Peers>,
     /// When the leader was last heard of; written by the peer service.
     pub(crate) contact: Arc<Contact>,
+    /// Whether the disk under the log stalls; written by the log's watchdog.
+    pub(crate) stalled: watch::Receiver<bool>,
     /// Which refused peers were logged about.
     pub(crate) refusals: LogLimit,
     pub(crate) log: LogStore,

@@ -73,6 +73,7 @@ mod responder;
 mod runtime;
 mod seed;
 mod snapshot;
+mod stall;
 mod state_machine;
 mod status;
 mod transfer;

@@ -91,6 +91,16 @@ impl LogStore {
         Ok(())
     }
 
+    /// Whether an append would not have to wait for the disk.
+    pub(crate) fn has_room(&self) -> bool {
+        self.wal.has_room()
+    }
+
+    /// Waits for [`LogStore::has_room`].
+    pub(crate) async fn half_room(&self) {
+        self.wal.half_room().await;
+    }
+
     /// The failure that ended all writing, if any.
     pub(crate) fn fault(&self) -> Option<String> {
         self.wal.fault()

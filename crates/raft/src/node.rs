@@ -32,7 +32,7 @@ use crate::transport::contact::Contact;
 use crate::transport::identity::{Identity, LogLimit};
 use crate::transport::{self, PeerHandle, PeerService};
 use crate::type_config::PeerNode;
-use crate::{force, keeper, prober, transfer, wal, watcher};
+use crate::{force, keeper, prober, stall, transfer, wal, watcher};
 
 /// Most entries in one append to a peer. Entries are batches; bytes are bounded by the log.
 const APPEND_ENTRIES_MAX: u64 = 512;
@@ -71,7 +71,8 @@ impl Node {
     ) -> Result<Node> {
         options.validate()?;
         let snapshots = Arc::new(Receiver::open(options.snapshot_dir.clone())?);
-        let mut log = open_log(&options).await?;
+        let stalled = Arc::new(watch::Sender::new(false));
+        let mut log = open_log(&options, stalled.clone()).await?;
         let status = Status {
             running: true,
             ..Status::default()
@@ -120,6 +121,7 @@ impl Node {
             peers,
             contact,
             refusals: LogLimit::default(),
+            stalled: stalled.subscribe(),
             log,
             runtime,
         });
@@ -267,6 +269,13 @@ impl Inner {
         tasks.spawn(Batcher::run(core.clone(), queue, stop.clone()));
         let (kept, on_stop) = (core.clone(), stop.clone());
         tasks.spawn(async move { on_stop.run_until_cancelled(keeper::run(kept)).await });
+        let (stalling, on_stop) = (core.clone(), stop.clone());
+        tasks.spawn(async move {
+            let stalled = stalling.stalled.clone();
+            on_stop
+                .run_until_cancelled(stall::run(stalling, stalled))
+                .await
+        });
         let (probing, on_stop) = (core.clone(), stop.clone());
         tasks.spawn(async move { on_stop.run_until_cancelled(prober::run(probing)).await });
         let (watched, on_stop) = (core.clone(), stop.clone());
@@ -286,11 +295,13 @@ impl Inner {
     }
 }
 
-async fn open_log(options: &Options) -> Result<LogStore> {
+async fn open_log(options: &Options, stalled: Arc<watch::Sender<bool>>) -> Result<LogStore> {
     let mut wal = wal::Options::new(&options.wal_dir, options.cluster_id, options.member_id);
     wal.segment_bytes = options.segment_bytes;
     wal.disk = options.disk.clone();
     wal.events = options.events.clone();
+    wal.stall = options.stall;
+    wal.stalled = stalled;
     let opened = tokio::task::spawn_blocking(move || LogStore::open(wal)).await;
     let opened = opened.map_err(|error| Error::Stopped {
         fault: Some(error.to_string()),

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::membership::Member;
 use crate::transport::Dialer;
+use crate::wal::StallLimits;
 
 /// Everything a node is told when it starts.
 #[derive(Clone)]
@@ -54,6 +55,9 @@ pub struct Options {
     pub force_new_cluster: Option<Member>,
     /// Whether a member was removed from the cluster: it is told so, and not listened to.
     pub is_removed: IsRemoved,
+    /// When the disk under the log counts as stalled: this member hands the lead over then, and
+    /// does not ask for it.
+    pub stall: StallLimits,
     /// Hooks for metrics.
     pub events: Arc<dyn Events>,
     /// The disk under the log.

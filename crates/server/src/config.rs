@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kvd_raft::wal::StallLimits;
+
 use crate::limits;
 
 /// When history is compacted without being asked. etcd: `--auto-compaction-mode`.
@@ -85,6 +87,10 @@ pub struct Config {
     pub auth: crate::auth::Settings,
     /// What is written down of requests.
     pub audit: crate::audit::Settings,
+    /// When the disk under the write-ahead log counts as stalled.
+    pub wal_stall: StallLimits,
+    /// A seam for tests: while this file exists, the disk under the write-ahead log stalls.
+    pub wal_stall_switch: Option<PathBuf>,
     /// Settings of the store.
     pub store: kvd_mvcc::Options,
     /// Version of kvd, for logs and metrics.

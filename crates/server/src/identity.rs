@@ -385,6 +385,8 @@ mod tests {
             corrupt_check_interval: None,
             compact_hash_check_interval: None,
             bootstrap_defrag_bytes: 0,
+            wal_stall: kvd_raft::wal::StallLimits::default(),
+            wal_stall_switch: None,
             store: kvd_mvcc::Options::default(),
             version: "0",
         }

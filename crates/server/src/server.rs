@@ -423,6 +423,21 @@ fn store_fault(fault: &kvd_mvcc::Error) -> String {
     fault
 }
 
+/// The disk under the log: the real one, unless a test wants it to stall.
+fn wal_disk(config: &Config) -> Arc<dyn kvd_raft::disk::Disk> {
+    let real = Arc::new(kvd_raft::disk::RealDisk);
+    match &config.wal_stall_switch {
+        None => real,
+        Some(switch) => {
+            tracing::warn!(
+                switch = %switch.display(),
+                "a test: the disk under the write-ahead log stalls while this file exists"
+            );
+            Arc::new(kvd_raft::disk::StallDisk::new(real, switch.clone()))
+        }
+    }
+}
+
 fn raft_options(
     config: &Config,
     identity: &identity::Identity,
@@ -457,7 +472,8 @@ fn raft_options(
         }),
         is_removed: Arc::new(move |id| apply::is_removed(&members, id)),
         events: Arc::clone(metrics) as Arc<dyn kvd_raft::Events>,
-        disk: Arc::new(kvd_raft::disk::RealDisk),
+        stall: config.wal_stall,
+        disk: wal_disk(config),
         dialer: Arc::new(kvd_raft::PlainDialer),
     }
 }

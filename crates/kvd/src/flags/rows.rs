@@ -301,6 +301,11 @@ pub(super) const FLAGS: &[Flag] = &[
          when the process ends."),
     row(Own, "storage-cache-bytes", Uint, "0", Works,
         "Memory (in bytes) for the cache of values; 0 means a default."),
+    row(Own, "storage-stall-timeout", Duration, "1s", Works,
+        "A write or sync of the log that takes longer makes a leader hand over and keeps others \
+         from campaigning (0 to disable)."),
+    row(Own, "storage-stall-recovery", Duration, "5s", Works,
+        "Time without such a write after which the disk is trusted again."),
     row(Own, "worker-threads", Uint, "0", Works,
         "Threads that serve connections; 0 means one for each core."),
     row(Own, "audit-log-level", Choice(&["off", "metadata"]), "off", Works,

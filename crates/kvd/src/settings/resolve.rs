@@ -85,6 +85,8 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
             _ => StorageEngine::Sled,
         },
         storage_cache_bytes: Some(read.size("storage-cache-bytes")).filter(|bytes| *bytes > 0),
+        storage_stall_timeout: read.duration("storage-stall-timeout")?,
+        storage_stall_recovery: read.duration("storage-stall-recovery")?,
         worker_threads: Some(read.size("worker-threads")).filter(|count| *count > 0),
         corrupt_check_time: positive(read.duration("corrupt-check-time")?),
         compact_hash_check_time: above_zero(&read, "compact-hash-check-time")?,

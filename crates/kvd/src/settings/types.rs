@@ -81,6 +81,10 @@ pub struct Settings {
     pub storage_engine: StorageEngine,
     /// `--storage-cache-bytes`; `None` means the store's default.
     pub storage_cache_bytes: Option<usize>,
+    /// `--storage-stall-timeout`; zero means that no disk ever counts as stalled.
+    pub storage_stall_timeout: Duration,
+    /// `--storage-stall-recovery`.
+    pub storage_stall_recovery: Duration,
     /// `--worker-threads`; `None` means one for each core.
     pub worker_threads: Option<usize>,
     /// `--corrupt-check-time`; `None` means no checks.

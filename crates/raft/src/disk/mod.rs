@@ -9,6 +9,7 @@
 
 mod real;
 mod sim;
+mod stall;
 
 use std::fmt::Debug;
 use std::io;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub use real::RealDisk;
 pub use sim::{Fault, FaultPoint, SimDisk};
+pub use stall::StallDisk;
 
 /// Names in directories, and files behind them.
 pub trait Disk: Debug + Send + Sync + 'static {

@@ -36,10 +36,10 @@ use crate::type_config::{PeerNode, TypeConfig, Vote};
 pub(crate) type Client = pb::peer_client::PeerClient<Channel>;
 
 /// A connection is probed this often, so that one that leads nowhere is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
 
 /// It is given up when a probe is not answered for this long.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Bytes that may be under way on one connection before the receiver must have read some.
 const WINDOW_BYTES: u32 = 8 << 20;

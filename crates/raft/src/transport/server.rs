@@ -122,6 +122,8 @@ impl Peer for PeerService {
             from,
             requests: Some(request.into_inner()),
             under_way: FuturesOrdered::new(),
+            carries_entries: false,
+            room: None,
         }))
     }
 
@@ -147,6 +149,12 @@ impl Peer for PeerService {
     ) -> Result<Response<pb::TransferReply>, Status> {
         self.sender(&request)?;
         let request = codec::transfer_in(request.into_inner()).map_err(malformed)?;
+        if request.to_node_id() == &self.core.options.member_id && *self.core.stalled.borrow() {
+            return Ok(Response::new(pb::TransferReply {
+                accepted: false,
+                reason: "the disk here stalls".to_owned(),
+            }));
+        }
         let reply = self.core.raft().handle_transfer_leader(request).await;
         let reply = reply.map_err(|error| peer_unavailable(error.to_string()))?;
         let reason = reply.err().map(|error| error.to_string());
@@ -190,6 +198,12 @@ impl Peer for PeerService {
         let commands = Commands::decode(request.into_inner().commands)
             .ok_or(codec::Malformed("commands"))
             .map_err(malformed)?;
+        if !self.core.log.has_room() {
+            return Ok(Response::new(pb::ProposeReply {
+                outcome: ProposeRefused.into(),
+                leader: self.leader(),
+            }));
+        }
         let (sender, receiver) = oneshot::channel();
         let sender = Arc::new(parking_lot::Mutex::new(Some(sender)));
         let answer = move |sender: &parking_lot::Mutex<Option<oneshot::Sender<_>>>, outcome| {
@@ -254,17 +268,33 @@ pub struct Replies {
     /// `None` once the peer has ended the stream.
     requests: Option<Streaming<pb::AppendRequest>>,
     under_way: FuturesOrdered<UnderWay>,
+    /// Heartbeats come on a stream of their own, which nothing holds up.
+    carries_entries: bool,
+    /// Waited for before more is taken: a log whose disk does not keep up must not hold up
+    /// openraft, which would answer no heartbeats then.
+    room: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Replies {
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
         while self.under_way.len() < APPENDS_MAX {
+            if self.carries_entries && self.room.is_none() && !self.core.log.has_room() {
+                let log = self.core.log.clone();
+                self.room = Some(Box::pin(async move { log.half_room().await }));
+            }
+            if let Some(room) = &mut self.room {
+                if room.as_mut().poll(cx).is_pending() {
+                    break;
+                }
+                self.room = None;
+            }
             let Some(requests) = &mut self.requests else {
                 break;
             };
             match requests.poll_next_unpin(cx) {
                 Poll::Ready(Some(request)) => {
                     let request = request?;
+                    self.carries_entries |= !request.entries.is_empty();
                     let bytes = request.encoded_len() as u64;
                     self.core.options.events.peer_received(self.from, bytes);
                     self.under_way

@@ -9,13 +9,14 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::error::{Error, Result};
 use super::log::{Found, Location, Log};
 use super::record::{Entry, LogId, Record, Vote};
 use super::recovery::recover;
 use super::segment::{Identity, Segment};
+use super::watchdog::{self, Busy, StallLimits};
 use super::writer::{Done, Op, Writer};
 use crate::disk::{Disk, RealDisk};
 use crate::events::{Events, NoEvents};
@@ -51,6 +52,10 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// Who is told of writes and syncs.
     pub events: Arc<dyn Events>,
+    /// When the disk counts as stalled.
+    pub stall: StallLimits,
+    /// Told when that begins and when it is over.
+    pub stalled: Arc<watch::Sender<bool>>,
 }
 
 impl Options {
@@ -68,6 +73,8 @@ impl Options {
             queue_bytes_max: 64 << 20,
             disk: Arc::new(RealDisk),
             events: Arc::new(NoEvents),
+            stall: StallLimits::default(),
+            stalled: Arc::new(watch::Sender::new(false)),
         }
     }
 }
@@ -84,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) queued_bytes: AtomicUsize,
     /// Signalled by the writer after each batch.
     pub(crate) drained: Notify,
+    /// Written by the writer, read by the watchdog.
+    pub(crate) busy: Busy,
 }
 
 impl Shared {
@@ -158,8 +167,14 @@ impl Wal {
             failed: OnceLock::new(),
             queued_bytes: AtomicUsize::new(0),
             drained: Notify::new(),
+            busy: Busy::new(),
         });
         let writer = Writer::new(shared.clone(), recovered, lock)?;
+        watchdog::spawn(
+            &shared,
+            shared.options.stall,
+            shared.options.stalled.clone(),
+        )?;
         let (ops, inbox) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("wal".into())
@@ -251,13 +266,31 @@ impl Wal {
 
     /// Waits while more than [`Options::queue_bytes_max`] are on their way to the file.
     pub async fn room(&self) {
+        self.room_below(self.inner.shared.options.queue_bytes_max)
+            .await;
+    }
+
+    /// Whether less than half of [`Options::queue_bytes_max`] is on its way to the file. Who asks
+    /// this first never has to wait while appending.
+    pub fn has_room(&self) -> bool {
+        let shared = &self.inner.shared;
+        shared.queued_bytes.load(Ordering::Relaxed) <= shared.options.queue_bytes_max / 2
+    }
+
+    /// Waits for [`Wal::has_room`].
+    pub async fn half_room(&self) {
+        self.room_below(self.inner.shared.options.queue_bytes_max / 2)
+            .await;
+    }
+
+    async fn room_below(&self, bytes: usize) {
         let shared = &self.inner.shared;
         loop {
             let drained = shared.drained.notified();
             tokio::pin!(drained);
             // Registered before the check, so that no signal is missed in between.
             drained.as_mut().enable();
-            if shared.queued_bytes.load(Ordering::Relaxed) <= shared.options.queue_bytes_max {
+            if shared.queued_bytes.load(Ordering::Relaxed) <= bytes {
                 return;
             }
             drained.await;

@@ -31,6 +31,7 @@ mod segment;
 mod spares;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 mod writer;
 
 pub use error::{Error, Result};
@@ -39,4 +40,5 @@ pub use handle::{Options, Wal};
 pub use inspect::{Inspection, inspect};
 pub(crate) use log::Found;
 pub use record::{Entry, LogId, Record, Vote};
+pub use watchdog::StallLimits;
 pub use writer::Done;

@@ -181,11 +181,16 @@ impl Writer {
     fn serve(&mut self, batch: &mut Vec<Op>, bytes: usize, closing: bool) {
         let outcome = match self.shared.failed.get() {
             Some(why) => Err(why.clone()),
-            None => self.write(batch, closing).map_err(|error| {
-                let why = error.to_string();
-                self.shared.fail(&why);
-                why
-            }),
+            None => {
+                self.shared.busy.begin();
+                let written = self.write(batch, closing);
+                self.shared.busy.end();
+                written.map_err(|error| {
+                    let why = error.to_string();
+                    self.shared.fail(&why);
+                    why
+                })
+            }
         };
         for op in batch.drain(..) {
             op.finish(match &outcome {

@@ -108,6 +108,7 @@ impl TestMember {
                 let state = self.state.clone();
                 Arc::new(move |id| state.removed.lock().contains(&id))
             },
+            stall: Default::default(),
             events: Arc::new(NoEvents),
             disk: Arc::new(RealDisk),
             dialer: self.net.dialer(self.id),

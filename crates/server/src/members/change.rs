@@ -215,7 +215,10 @@ async fn leave(core: &Core) -> Result<Done> {
             );
             Err(WireError::NotLeader.into())
         }
-        Err(kvd_raft::Error::NotLeader { .. }) => Err(WireError::NotLeader.into()),
+        // Nothing has happened: there is time for another try.
+        Err(kvd_raft::Error::NotLeader { .. } | kvd_raft::Error::Timeout) => {
+            Err(WireError::NotLeader.into())
+        }
         Err(kvd_raft::Error::Membership(_)) => Err(WireError::NotEnoughStartedMembers.into()),
         Err(error) => Err(error.into()),
     }
