@@ -195,7 +195,7 @@ impl Copy<'_> {
                 let (record, value) = schema::open_record(&key, &sealed)?;
                 self.records += 1;
                 self.bytes += (record.as_bytes().len() + value.len()) as u64;
-                if self.records % PROGRESS_RECORDS == 0 {
+                if self.records.is_multiple_of(PROGRESS_RECORDS) {
                     let (records, bytes) = (self.records, self.bytes);
                     tracing::info!(records, bytes, took = ?started.elapsed(), "defragmenting");
                 }
