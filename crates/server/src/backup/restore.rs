@@ -107,6 +107,14 @@ impl Restore {
         let member_dir = self.data_dir.join("member");
         directories::create(&[&self.data_dir, &member_dir, wal_dir], true)?;
         let position = kvd_raft::seed_log(wal_dir, own.cluster_id, own.member_id, members)?;
+        for member in members {
+            tracing::info!(
+                cluster_id = format!("{:x}", own.cluster_id),
+                added_peer_id = format!("{:x}", member.id),
+                added_peer_peer_urls = member.peer_urls.join(","),
+                "added member"
+            );
+        }
         let import = Import {
             bump_revision: self.bump_revision,
             engine: self.engine,
