@@ -33,6 +33,14 @@ pub fn request(address: &str, method: &str, path: &str, body: &str) -> Result<Re
     request_with(address, method, path, "", body)
 }
 
+/// As [`request`], with the body as a form.
+///
+/// Errors: as [`request`].
+pub fn form(address: &str, method: &str, path: &str, body: &str) -> Result<Reply> {
+    let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
+    request_with(address, method, path, kind, body)
+}
+
 /// As [`request`], with more header lines, each ended by `\r\n`.
 ///
 /// Errors: as [`request`].

@@ -179,6 +179,8 @@ wire_errors! {
     RangeStreamSort => Unimplemented, "RangeStream does not support custom sort orders";
     /// Raised by: RangeStream with a revision filter.
     RangeStreamFilter => Unimplemented, "RangeStream does not support revision filters";
+    /// Raised by: a put of a key that the v2 API keeps its tree under. kvd's own.
+    ReservedKey => InvalidArgument, "kvd: the key is in the range that is reserved for the v2 API";
 }
 
 impl WireError {

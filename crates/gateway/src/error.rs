@@ -1,6 +1,6 @@
 //! Every HTTP status that kvd sends, and the bodies that go with the bad ones.
 //!
-//! Two shapes, as etcd has them: the gateway answers `{"code":N,"message":"..."}` with the gRPC
+//! The v2 API has its own in `v2/error`. Two shapes, as etcd has them: the gateway answers `{"code":N,"message":"..."}` with the gRPC
 //! code's HTTP status; everything else answers one line of text.
 
 use axum::body::Body;
@@ -138,7 +138,7 @@ pub fn http_status(code: Code) -> StatusCode {
 }
 
 /// A bad status with one line of text, as Go's `http.Error` writes it.
-fn text(status: StatusCode, line: &str) -> Response {
+pub(crate) fn page_text(status: StatusCode, line: &str) -> Response {
     let mut response = Response::new(Body::from(format!("{line}\n")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -149,12 +149,12 @@ fn text(status: StatusCode, line: &str) -> Response {
 
 /// No endpoint has this path.
 pub(crate) fn page_not_found() -> Response {
-    text(StatusCode::NOT_FOUND, "404 page not found")
+    page_text(StatusCode::NOT_FOUND, "404 page not found")
 }
 
 /// The endpoint answers GET only.
 pub(crate) fn only_get() -> Response {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    let mut response = page_text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     response
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static("GET"));
@@ -163,17 +163,17 @@ pub(crate) fn only_get() -> Response {
 
 /// The member is not healthy; `reason` says why.
 pub(crate) fn unhealthy(reason: &str) -> Response {
-    text(StatusCode::SERVICE_UNAVAILABLE, reason)
+    page_text(StatusCode::SERVICE_UNAVAILABLE, reason)
 }
 
 /// The request came under a host name that is not on the list.
 pub(crate) fn misdirected(explanation: &str) -> Response {
-    text(StatusCode::MISDIRECTED_REQUEST, explanation)
+    page_text(StatusCode::MISDIRECTED_REQUEST, explanation)
 }
 
 /// The request cannot be served as it stands; `reason` says why.
 pub(crate) fn refused(reason: &str) -> Response {
-    text(StatusCode::BAD_REQUEST, reason)
+    page_text(StatusCode::BAD_REQUEST, reason)
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@
 //! [`client_router`] serves the client port, [`metrics_router`] a port for monitoring alone,
 //! [`peer_router`] what members ask of each other over HTTP.
 //!
-//! Left out: the websocket upgrade that etcd's gateway offers for streams, the v2 API, pprof pages.
+//! [`V2`] is what the v2 API asks for on top of it.
+//!
+//! Left out: the websocket upgrade that etcd's gateway offers for streams, pprof pages.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -33,6 +35,7 @@ mod peer;
 mod probes;
 mod router;
 pub mod routes;
+mod v2;
 mod v3;
 mod v3_stream;
 
@@ -41,3 +44,4 @@ pub use error::http_status;
 pub use member::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
 pub use peer::KVD_VERSION;
 pub use router::{Options, client_router, metrics_router, peer_router};
+pub use v2::{V2, V2Watching};

@@ -11,6 +11,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::access::{self, Access};
 use crate::member::Member;
+use crate::v2::{self, V2};
 use crate::v3::{self, Gateway};
 use crate::{error, info, metrics, peer, probes};
 
@@ -46,8 +47,14 @@ impl Default for Options {
 /// Everything that the client port answers over plain HTTP.
 ///
 /// `service`: the member's gRPC services, usually [`tonic::service::Routes`], with or without
-/// layers around it; called in process, once per request.
-pub fn client_router<S>(service: S, member: Arc<dyn Member>, options: Options) -> Router
+/// layers around it; called in process, once per request. `v2`: what `/v2` is served from; without
+/// it, that is not there.
+pub fn client_router<S>(
+    service: S,
+    member: Arc<dyn Member>,
+    v2: Option<Arc<dyn V2>>,
+    options: Options,
+) -> Router
 where
     S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
@@ -58,8 +65,11 @@ where
         .route("/debug/vars", any(info::vars))
         .with_state(member.clone())
         .merge(monitoring(&member));
+    let service = BoxCloneSyncService::new(service);
+    if let Some(tree) = v2 {
+        router = router.merge(v2::router(tree, member.clone(), service.clone()));
+    }
     if options.gateway_enabled {
-        let service = BoxCloneSyncService::new(service);
         let gateway = Arc::new(Gateway::new(service, options.max_request_bytes));
         let paths = ["/v3/", "/v3/{*rest}", "/v3beta/", "/v3beta/{*rest}"];
         let routes = paths

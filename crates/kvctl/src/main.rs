@@ -11,6 +11,7 @@ mod commands;
 mod failure;
 mod go_text;
 mod print;
+mod v2;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
         out: &mut out,
         err: &mut err,
     };
+    if v2::is_wanted() {
+        return ExitCode::from(v2::main(&words, &mut streams));
+    }
     let outcome = run(&words, &environment, &mut streams);
     let outcome = outcome.and(out.flush().map_err(Failure::from));
     match outcome {

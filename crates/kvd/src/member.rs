@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt, stream};
 use kvd_api::ETCD_VERSION;
 use kvd_api::pb::etcdserverpb::AlarmType;
-use kvd_gateway::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
+use kvd_api::pb::kvdcommandpb::{V2Event, V2Reply, V2Request};
+use kvd_gateway::{Check, Member, MemberInfo, Probe, ProcessStats, V2, V2Watching, Versions};
 use kvd_mvcc::RangeOptions;
 use kvd_server::apply;
 use kvd_server::core::Core;
 use kvd_server::services::maintenance::STORAGE_VERSION;
+use kvd_server::v2::{V2Keys, Watch, Wish};
 
 /// etcd's probes read this key; it need not exist.
 const PROBED_KEY: &[u8] = b"a";
@@ -18,12 +22,14 @@ const PROBED_KEY: &[u8] = b"a";
 /// The server behind the HTTP endpoints.
 pub struct ServedMember {
     core: Arc<Core>,
+    v2: V2Keys,
 }
 
 impl ServedMember {
     /// The member that `core` runs.
     pub fn new(core: Arc<Core>) -> ServedMember {
-        ServedMember { core }
+        let v2 = V2Keys::new(Arc::clone(&core));
+        ServedMember { core, v2 }
     }
 
     fn read(&self) -> Result<(), String> {
@@ -133,4 +139,75 @@ impl Member for ServedMember {
     fn request_timeout(&self) -> Duration {
         self.core.request_timeout()
     }
+}
+
+impl V2 for ServedMember {
+    fn write(&self, request: V2Request, as_root: bool) -> BoxFuture<'_, Result<V2Reply, String>> {
+        Box::pin(async move { self.v2.write(request, as_root).await.map_err(text) })
+    }
+
+    fn get(
+        &self,
+        path: Bytes,
+        recursive: bool,
+        quorum: bool,
+    ) -> BoxFuture<'_, Result<V2Reply, String>> {
+        Box::pin(async move { self.v2.get(&path, recursive, quorum).await.map_err(text) })
+    }
+
+    fn watch(
+        &self,
+        path: Bytes,
+        recursive: bool,
+        since: u64,
+    ) -> BoxFuture<'_, Result<V2Watching, String>> {
+        let wish = Wish {
+            path,
+            recursive,
+            since,
+        };
+        Box::pin(async move {
+            let (started, index) = self.v2.watch(wish).await.map_err(text)?;
+            let events = started.map(|watch| events(watch).boxed());
+            Ok(V2Watching { index, events })
+        })
+    }
+
+    fn raft(&self) -> (u64, u64) {
+        self.v2.raft()
+    }
+
+    fn is_removed(&self, member_id: u64) -> bool {
+        apply::is_removed(self.core.store(), member_id)
+    }
+
+    fn store_stats(&self) -> String {
+        self.v2.store_stats()
+    }
+
+    fn self_stats(&self) -> String {
+        self.v2.self_stats()
+    }
+
+    fn leader_stats(&self) -> Option<String> {
+        self.v2.leader_stats()
+    }
+}
+
+/// The events of a watch, until it ends.
+fn events(watch: Watch) -> impl Stream<Item = V2Event> {
+    stream::unfold(watch, |mut watch| async {
+        match watch.next().await {
+            Ok(event) => event.map(|event| (event, watch)),
+            Err(error) => {
+                tracing::error!(%error, "a watch of the v2 API failed");
+                None
+            }
+        }
+    })
+}
+
+/// An error in the words that v3's clients get.
+fn text(error: kvd_server::Error) -> String {
+    tonic::Status::from(error).message().to_owned()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use kvd_gateway::V2;
 use kvd_raft::PlainDialer;
 use kvd_raft::wal::StallLimits;
 use kvd_server::config::Join;
@@ -218,10 +219,11 @@ impl Run<'_> {
             max_request_bytes: self.settings.max_request_bytes,
             ..kvd_gateway::Options::default()
         };
+        let v2 = self.settings.v2.then(|| member.clone() as Arc<dyn V2>);
         let through_gateway = ServiceBuilder::new()
             .map_request(mark_gateway)
             .service(grpc.clone());
-        let http = kvd_gateway::client_router(through_gateway, member, gateway);
+        let http = kvd_gateway::client_router(through_gateway, member, v2, gateway);
         let protocols = match (http_only, self.settings.listen_client_http_urls.is_empty()) {
             (true, _) => Protocols::HttpOnly,
             (false, true) => Protocols::Both,
@@ -380,6 +382,7 @@ fn config(settings: &Settings) -> Config {
             recovery: settings.storage_stall_recovery,
         },
         wal_stall_switch: std::env::var_os(WAL_STALL_VARIABLE).map(Into::into),
+        v2_keys_visible: settings.v2_keys_visible,
         watch_progress_interval: settings.watch_progress_notify_interval,
         initial_corrupt_check: settings.feature_gates.is_enabled("InitialCorruptCheck"),
         corrupt_check_interval: settings.corrupt_check_time,

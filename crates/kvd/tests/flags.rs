@@ -274,7 +274,7 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_say_the_default() {
 fn old_and_senseless_flags_are_accepted_with_a_warning() {
     let (settings, notes) = run_with(
         "--experimental-compaction-batch-limit=7 --experimental-initial-corrupt-check=true \
-         --backend-batch-limit 5 --proxy off --enable-v2 -snapshot --max-wals=0",
+         --backend-batch-limit 5 --proxy off --experimental-enable-v2v3 /x -snapshot --max-wals=0",
         &[],
     )
     .expect("accepted");
@@ -292,7 +292,7 @@ fn old_and_senseless_flags_are_accepted_with_a_warning() {
         [
             "backend-batch-limit",
             "proxy",
-            "enable-v2",
+            "experimental-enable-v2v3",
             "snapshot",
             "max-wals"
         ]

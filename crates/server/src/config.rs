@@ -91,6 +91,8 @@ pub struct Config {
     pub wal_stall: StallLimits,
     /// A seam for tests: while this file exists, the disk under the write-ahead log stalls.
     pub wal_stall_switch: Option<PathBuf>,
+    /// Whether ranges and watches of the v3 API show the keys of the v2 tree.
+    pub v2_keys_visible: bool,
     /// Settings of the store.
     pub store: kvd_mvcc::Options,
     /// Version of kvd, for logs and metrics.

@@ -380,6 +380,7 @@ mod tests {
             request_bytes_max: 1 << 20,
             txn_ops_max: 128,
             auto_compaction: AutoCompaction::Off,
+            v2_keys_visible: false,
             watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             initial_corrupt_check: false,
             corrupt_check_interval: None,

@@ -21,6 +21,7 @@
 //! error of any crate becomes what a client sees.
 //!
 //! [`backup`] reads and writes etcd's snapshot files.
+//! [`v2`] is the tree of etcd's old API, kept in the same store ([`apply::v2`]).
 //!
 //! [`lease`] is what a member does about leases besides applying them; [`members`] is the same for
 //! changes of the membership.
@@ -49,6 +50,7 @@ pub mod quota;
 pub mod server;
 pub mod services;
 pub mod urls;
+pub mod v2;
 pub mod waiters;
 
 pub use config::Config;

@@ -28,6 +28,7 @@ pub use grpc::{GrpcMetrics, GrpcMetricsLayer, GrpcMetricsService};
 pub use process::ProcessStats;
 pub use table::Table;
 
+use crate::v2::Counters;
 use process::ProcessMetrics;
 
 /// Most distinct client API versions that are counted apart. Clients name them freely, and each
@@ -55,6 +56,8 @@ pub struct Metrics {
     peers: RwLock<HashMap<u64, Arc<Peer>>>,
     api_versions: RwLock<HashMap<String, ApiVersion>>,
     local_id: OnceLock<String>,
+    /// What `/v2/stats` shows.
+    pub v2: Counters,
 }
 
 /// The plain metrics are read and set through the table.
@@ -102,6 +105,7 @@ impl Metrics {
             peers: RwLock::default(),
             api_versions: RwLock::default(),
             local_id: OnceLock::new(),
+            v2: Counters::default(),
         }
     }
 
@@ -295,17 +299,21 @@ impl kvd_raft::Events for Metrics {
 
     fn peer_sent(&self, to: u64, bytes: u64) {
         self.peer(to).sent_bytes.inc_by(bytes);
+        self.v2.sent();
     }
 
     fn peer_received(&self, from: u64, bytes: u64) {
         self.peer(from).received_bytes.inc_by(bytes);
+        self.v2.received();
     }
 
     fn peer_round_trip(&self, to: u64, took: Duration) {
         self.peer(to).round_trip.observe(took.as_secs_f64());
+        self.v2.answered(to, took);
     }
 
     fn peer_failed(&self, to: u64) {
+        self.v2.failed(to);
         self.table
             .peer_sent_failures
             .with_label_values(&[&format!("{to:x}")])

@@ -7,7 +7,9 @@
 //! Source: etcd `server/storage/quota.go`.
 
 use kvd_api::pb::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op};
+use kvd_api::pb::kvdcommandpb::V2Request;
 use kvd_api::pb::kvdcommandpb::command::Request;
+use kvd_api::pb::kvdcommandpb::v2_request::Method;
 
 /// Bytes counted for the metadata of one pair.
 const KV_OVERHEAD: u64 = 256;
@@ -20,6 +22,7 @@ pub fn cost(request: &Request) -> u64 {
         Request::Put(put) => put_cost(put),
         Request::Txn(txn) => txn_cost(txn),
         Request::LeaseGrant(_) => LEASE_COST,
+        Request::V2(request) => v2_cost(request),
         Request::DeleteRange(_)
         | Request::LeaseRevoke(_)
         | Request::LeaseExpire(_)
@@ -42,6 +45,15 @@ pub fn cost(request: &Request) -> u64 {
         | Request::AuthRoleGrantPermission(_)
         | Request::AuthRoleRevokePermission(_) => 0,
     }
+}
+
+/// Returns the cost of a request to the v2 tree: node and event both hold path and value.
+pub fn v2_cost(request: &V2Request) -> u64 {
+    if request.method == Method::Delete as i32 {
+        return 0;
+    }
+    let lease = if request.ttl.is_some() { LEASE_COST } else { 0 };
+    2 * (KV_OVERHEAD + request.path.len() as u64 + request.value.len() as u64) + lease
 }
 
 /// Returns the cost of a put: its key, its value and the pair's metadata.

@@ -323,6 +323,7 @@ async fn watch_status(core: Arc<Core>, ended: Arc<watch::Sender<Option<Ending>>>
         }
         if now.leader != leader {
             leader = now.leader;
+            core.metrics().v2.leads(leader.unwrap_or(0));
             if let Some(id) = leader {
                 tracing::info!(
                     leader = format!("{id:x}"),

@@ -17,9 +17,13 @@ impl Etcdctl {
     }
 
     fn start(&self, arguments: &[&str]) -> Result<Child> {
+        self.start_of_api("3", arguments)
+    }
+
+    fn start_of_api(&self, api: &str, arguments: &[&str]) -> Result<Child> {
         let program = std::env::var("ETCDCTL_BIN").unwrap_or_else(|_| "etcdctl".to_owned());
         Command::new(program)
-            .env("ETCDCTL_API", "3")
+            .env("ETCDCTL_API", api)
             .args(["--endpoints", &self.endpoints])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -33,6 +37,10 @@ impl Etcdctl {
         let mut child = self.start(arguments)?;
         child.stdin.take().context("its input")?.write_all(input.as_bytes())?;
         Ok(child.wait_with_output()?)
+    }
+
+    fn of_api(&self, api: &str, arguments: &[&str]) -> Result<Output> {
+        Ok(self.start_of_api(api, arguments)?.wait_with_output()?)
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String> {
@@ -155,5 +163,52 @@ async fn leases_locks_and_elections() -> Result<()> {
     ensure!(won[0].starts_with("e/") && won[1] == "me", "{won:?}");
     let mut listening = Running::start(&etcdctl, &["elect", "--listen", "e"])?;
     assert_eq!(listening.next_lines(2)?, won);
+    Ok(())
+}
+
+/// Only etcdctl up to 3.5 has API 2; a newer one takes it for API 3.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_api_2() -> Result<()> {
+    let mut cluster = Cluster::start(3, &[]).await?;
+    let etcdctl = Etcdctl::new(&cluster);
+    let version = String::from_utf8(etcdctl.of_api("2", &["--version"])?.stdout)?;
+    if !version.contains("API version: 2") {
+        eprintln!("skipped: this etcdctl has no API 2");
+        return Ok(());
+    }
+    let run = |arguments: &[&str], code: i32, stdout: &str| -> Result<()> {
+        let output = etcdctl.of_api("2", arguments)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(text == stdout, "{arguments:?}: {output:?}");
+        ensure!(output.status.code() == Some(code), "{arguments:?}: {output:?}");
+        Ok(())
+    };
+    run(&["set", "/message", "Hello world"], 0, "Hello world\n")?;
+    run(&["get", "--quorum", "message"], 0, "Hello world\n")?;
+    run(&["mkdir", "dir"], 0, "")?;
+    run(&["mk", "dir/a", "1"], 0, "1\n")?;
+    run(&["mk", "dir/a", "2"], 4, "")?;
+    run(&["mk", "--in-order", "queue", "x"], 0, "x\n")?;
+    run(&["update", "dir/a", "3"], 0, "3\n")?;
+    run(&["set", "--swap-with-value", "3", "dir/a", "4"], 0, "4\n")?;
+    run(&["set", "--swap-with-value", "3", "dir/a", "5"], 4, "")?;
+    run(&["updatedir", "dir", "--ttl", "1000"], 0, "")?;
+    run(&["ls", "--quorum", "--sort", "-p"], 0, "/dir/\n/message\n/queue/\n")?;
+    run(&["ls", "--quorum", "-r", "dir"], 0, "/dir/a\n")?;
+    run(&["rmdir", "dir"], 4, "")?;
+    run(&["watch", "--after-index", "1", "message"], 0, "Hello world\n")?;
+    run(&["rm", "dir/a"], 0, "PrevNode.Value: 4\n")?;
+    run(&["rm", "--recursive", "dir"], 0, "")?;
+    let members = String::from_utf8(etcdctl.of_api("2", &["member", "list"])?.stdout)?;
+    assert_eq!(members.lines().filter(|line| line.contains("name=m")).count(), 3);
+    assert_eq!(members.matches("isLeader=true").count(), 1, "{members}");
+    let health = etcdctl.of_api("2", &["cluster-health"])?;
+    ensure!(health.status.code() == Some(0), "{health:?}");
+    cluster.members[2].kill()?;
+    cluster.leader().await?;
+    let health = etcdctl.of_api("2", &["cluster-health"])?;
+    let text = String::from_utf8_lossy(&health.stdout);
+    ensure!(text.ends_with("cluster is degraded\n"), "{text}");
+    ensure!(health.status.code() == Some(5), "{health:?}");
     Ok(())
 }

@@ -29,7 +29,7 @@ fn request(method: &str, uri: &str) -> Request<Body> {
 }
 
 fn client(member: &Arc<FakeMember>) -> Router {
-    client_router(services(), member.clone(), Options::default())
+    client_router(services(), member.clone(), None, Options::default())
 }
 
 async fn get(router: Router, uri: &str) -> (u16, String) {
@@ -268,7 +268,7 @@ async fn pages_are_told_whether_they_may_read() {
         ..Options::default()
     };
     for (origin, want) in [("http://good", Some("http://good")), ("http://evil", None)] {
-        let router = client_router(services(), member.clone(), options.clone());
+        let router = client_router(services(), member.clone(), None, options.clone());
         let mut request = request("GET", "/version");
         request
             .headers_mut()
@@ -299,7 +299,7 @@ async fn unknown_host_names_are_refused_without_tls() {
             secure,
             ..options.clone()
         };
-        let router = client_router(services(), member.clone(), options);
+        let router = client_router(services(), member.clone(), None, options);
         let mut request = request("GET", "/version");
         request
             .headers_mut()

@@ -10,7 +10,7 @@ use kvd_gateway::{ClientCertName, Options, client_router};
 use tower::ServiceExt;
 
 fn router() -> Router {
-    client_router(services(), FakeMember::healthy(), Options::default())
+    client_router(services(), FakeMember::healthy(), None, Options::default())
 }
 
 /// Sends a request, and returns the status, the headers and the body.
@@ -281,7 +281,7 @@ async fn the_gateway_can_be_switched_off() {
         gateway_enabled: false,
         ..Options::default()
     };
-    let router = client_router(services(), FakeMember::healthy(), options);
+    let router = client_router(services(), FakeMember::healthy(), None, options);
     let request = Request::post("/v3/kv/range")
         .body(Body::empty())
         .expect("a request");
@@ -303,7 +303,7 @@ async fn a_certificate_with_a_name_is_refused_while_auth_is_on() {
         [(false, "alice", 200), (true, "", 200), (true, "alice", 400)]
     {
         member.change(|says| says.auth_enabled = auth_enabled);
-        let router = client_router(services(), member.clone(), options.clone());
+        let router = client_router(services(), member.clone(), None, options.clone());
         let request = Request::post("/v3/kv/range")
             .extension(ClientCertName(name.into()))
             .body(r#"{"key":"Zm9v"}"#.into())

@@ -67,7 +67,7 @@ impl Environment {
         is_watch: bool,
         warn: &mut dyn FnMut(String),
     ) -> Result<Vec<OsString>, Failure> {
-        let mut known = vec!["ETCDCTL_API".to_owned()];
+        let mut known = vec!["ETCDCTL_API".to_owned(), "KVCTL_API".to_owned()];
         if is_watch {
             let own = [WATCH_KEY, WATCH_RANGE_END];
             known.extend(

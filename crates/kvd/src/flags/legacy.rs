@@ -26,7 +26,7 @@ const fn row(
 
 const GONE: Status = Ignored("etcd dropped it long ago and it has no effect");
 const PROXY: Status = Ignored("kvd has no v2 proxy");
-const V2: Status = Ignored("kvd has no v2 store");
+const V2: Status = Ignored("the v2 API is always served out of the v3 store");
 const DISCOVERY: Status =
     NotYet("v2 discovery is gone from etcd too; list the members in --initial-cluster.");
 
@@ -75,8 +75,6 @@ pub(super) const FLAGS: &[Flag] = &[
         "The v2 proxy of etcd 3.5 and before."),
     row(Legacy, "proxy-read-timeout", Uint, "0", PROXY,
         "The v2 proxy of etcd 3.5 and before."),
-    row(Legacy, "enable-v2", Bool, "false", V2,
-        "Serve the v2 API."),
     row(Legacy, "experimental-enable-v2v3", Text, "", V2,
         "Serve the v2 API out of the v3 store."),
     row(Legacy, "discovery", Text, "", DISCOVERY,

@@ -101,6 +101,9 @@ pub(super) const FLAGS: &[Flag] = &[
         "Set SO_REUSEADDR on listeners (kvd always does)."),
     row(Member, "enable-grpc-gateway", Bool, "true", Works,
         "Serve the JSON gateway under /v3."),
+    row(Member, "enable-v2", Bool, "true", Works,
+        "Serve etcd's v2 API under /v2, as etcd up to 3.5 could; its keys are kept in the same \
+         store, apart from those of v3."),
     row(Member, "raft-read-timeout", Duration, "5s",
         Ignored("peer connections have timeouts of their own, taken from --election-timeout"),
         "Read timeout set on each peer connection."),
@@ -167,7 +170,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "'periodic': the retention is a duration, hours without a unit; 'revision': a number \
          of revisions."),
     row(Clustering, "v2-deprecation", V2_STAGES, "write-only",
-        Ignored("kvd has no v2 store"),
+        Ignored("kvd keeps v2's keys in the v3 store; see --enable-v2"),
         "Phase of the removal of etcd's v2 store."),
     row(Security, "cert-file", Text, "", TLS,
         "Path to the client server TLS cert file."),
@@ -296,6 +299,9 @@ pub(super) const FLAGS: &[Flag] = &[
         NotYet("writing without fsync is not built yet; put the data directory on a tmpfs \
          where data may be lost."),
         "Do not wait for the disk."),
+    row(Own, "v2-keys-visible-in-v3", Bool, "false", Works,
+        "Show the keys of the v2 API, in kvd's own encoding, to ranges and watches of the v3 \
+         API."),
     row(Own, "storage-engine", Choice(&["sled", "redb", "memory"]), "redb", Works,
         "Engine of the store; fixed when the data directory is made. 'memory' loses the data \
          when the process ends."),

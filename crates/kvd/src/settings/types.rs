@@ -67,6 +67,10 @@ pub struct Settings {
     pub socket_reuse_port: bool,
     /// `--enable-grpc-gateway`.
     pub grpc_gateway: bool,
+    /// `--enable-v2`.
+    pub v2: bool,
+    /// `--v2-keys-visible-in-v3`.
+    pub v2_keys_visible: bool,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub auto_compaction: AutoCompaction,
     /// `--compaction-batch-limit`; `None` means the store's default.

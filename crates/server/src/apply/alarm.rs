@@ -102,7 +102,8 @@ impl Alarms {
             | Request::Compaction(_)
             | Request::LeaseGrant(_)
             | Request::LeaseRevoke(_)
-            | Request::LeaseExpire(_) => true,
+            | Request::LeaseExpire(_)
+            | Request::V2(_) => true,
             Request::Alarm(_)
             | Request::PublishMember(_)
             | Request::SetClusterVersion(_)

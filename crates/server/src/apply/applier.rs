@@ -9,13 +9,14 @@ use kvd_api::pb::etcdserverpb::ResponseOp;
 use kvd_api::pb::etcdserverpb::response_op::Response;
 use kvd_api::pb::kvdcommandpb::Command;
 use kvd_api::pb::kvdcommandpb::command::Request;
+use kvd_api::pb::kvdcommandpb::v2_reply::Outcome as V2Outcome;
 use kvd_mvcc::{SnapshotReader, Store, Writer};
 use kvd_raft::{Committed, Fault, Payload, Position, SnapshotSource, StateMachine};
 use prost::Message;
 
 use super::alarm::Alarms;
 use super::outcome::{Applied, Failure, Outcome};
-use super::{auth, cluster, downgrade, kv, lease, txn};
+use super::{auth, cluster, downgrade, kv, lease, txn, v2};
 use crate::auth::{Auth, Verdict};
 use crate::error::Error;
 use crate::lease::Leases;
@@ -127,6 +128,7 @@ impl Applier {
             alarms,
             leases,
             auth,
+            metrics,
             ..
         } = &mut self.parts;
         alarms.admit(&request)?;
@@ -145,7 +147,7 @@ impl Applier {
             Request::Alarm(alarm) => Ok(Applied::Alarm(alarms.apply(writer, &alarm))),
             Request::LeaseGrant(grant) => lease::grant(writer, leases, &grant),
             Request::LeaseRevoke(revoke) => lease::revoke(writer, leases, revoke.id),
-            Request::LeaseExpire(expire) => lease::expire(writer, leases, &expire, term),
+            Request::LeaseExpire(expire) => lease::expire(writer, leases, metrics, &expire, term),
             Request::LeaseCheckpoint(checkpoint) => {
                 lease::checkpoint(writer, leases, &checkpoint, term)
             }
@@ -166,6 +168,15 @@ impl Applier {
             | Request::AuthRoleDelete(_)
             | Request::AuthRoleGrantPermission(_)
             | Request::AuthRoleRevokePermission(_)) => auth::change(writer, auth, change),
+            Request::V2(request) => {
+                let kind = crate::v2::Kind::of(&request);
+                let applied = v2::apply(writer, leases, request)?;
+                if let Applied::V2(reply) = &applied {
+                    let went_well = matches!(reply.outcome, Some(V2Outcome::Event(_)));
+                    metrics.v2.count(kind, went_well);
+                }
+                Ok(applied)
+            }
         }
     }
 
@@ -271,6 +282,7 @@ enum Kind {
     AuthRoleDelete,
     AuthRoleGrantPermission,
     AuthRoleRevokePermission,
+    V2,
 }
 
 impl Kind {
@@ -299,12 +311,13 @@ impl Kind {
             Request::AuthRoleDelete(_) => Kind::AuthRoleDelete,
             Request::AuthRoleGrantPermission(_) => Kind::AuthRoleGrantPermission,
             Request::AuthRoleRevokePermission(_) => Kind::AuthRoleRevokePermission,
+            Request::V2(_) => Kind::V2,
         }
     }
 }
 
 /// How long commands take, by [`Kind`].
-struct Durations([Outcomes; 23]);
+struct Durations([Outcomes; 24]);
 
 impl Durations {
     fn new(metrics: &Metrics) -> Durations {
@@ -333,6 +346,7 @@ impl Durations {
             "AuthRoleDelete",
             "AuthRoleGrantPermission",
             "AuthRoleRevokePermission",
+            "V2",
         ];
         Durations(names.map(|name| metrics.apply_outcomes(name)))
     }
@@ -369,7 +383,8 @@ fn count(metrics: &Metrics, applied: &Applied) {
         | Applied::TokenAssigned { .. }
         | Applied::Published
         | Applied::ClusterVersionSet
-        | Applied::DowngradeSet => {}
+        | Applied::DowngradeSet
+        | Applied::V2(_) => {}
     }
 }
 

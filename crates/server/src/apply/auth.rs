@@ -59,7 +59,8 @@ pub(super) fn admit(
         | Request::AuthRoleAdd(_)
         | Request::AuthRoleDelete(_)
         | Request::AuthRoleGrantPermission(_)
-        | Request::AuthRoleRevokePermission(_) => view.admin(caller),
+        | Request::AuthRoleRevokePermission(_)
+        | Request::V2(_) => view.admin(caller),
         Request::Compaction(_) if caller.is_some() => view.admin(caller),
         Request::Alarm(alarm) if caller.is_some() && alarm.action() != AlarmAction::Get => {
             view.admin(caller)

@@ -12,6 +12,7 @@ use kvd_mvcc::{Store, Table, WriteTxn, Writer};
 
 use super::outcome::{Applied, Failure, Outcome};
 use super::range::decode;
+use super::v2;
 use crate::lease::Leases;
 
 /// Writes one pair at a revision of its own.
@@ -111,8 +112,9 @@ pub(super) fn delete_range_in(
     txn: &mut WriteTxn<'_>,
     request: &DeleteRangeRequest,
 ) -> Outcome<DeleteRangeResponse> {
-    let (deleted, previous) =
-        txn.delete_range(&request.key, &request.range_end, request.prev_kv)?;
+    let mut range_end = request.range_end.clone();
+    v2::hide(&request.key, &mut range_end);
+    let (deleted, previous) = txn.delete_range(&request.key, &range_end, request.prev_kv)?;
     let prev_kvs = previous.iter().map(decode).collect::<Result<_, _>>()?;
     Ok(DeleteRangeResponse {
         header: Some(header(revision_in(txn))),

@@ -16,8 +16,10 @@ use kvd_mvcc::{Table, Writer};
 use prost::Message;
 
 use super::outcome::{Applied, Outcome};
+use super::v2;
 use crate::lease::Leases;
 use crate::limits;
+use crate::metrics::Metrics;
 
 /// Grants a lease. The proposer has chosen its ID and raised its TTL to the minimum.
 ///
@@ -49,37 +51,72 @@ pub(super) fn grant(
     Ok(Applied::LeaseGranted { id, ttl })
 }
 
-/// Revokes a lease: its keys are deleted in order, at one revision.
-///
-/// One revision means one step: a lease with very many keys holds up the writes that come after it,
-/// but neither reads nor renewals (see ARCHITECTURE.md, the life of a lease expiry).
+/// Revokes a lease that a client of the v3 API names. Those of v2's TTLs are not its to revoke.
 ///
 /// Answers: [`WireError::RequestedLeaseNotFound`].
 pub(super) fn revoke(writer: &mut Writer, leases: &Leases, id: i64) -> Outcome<Applied> {
+    match leases.is_v2(id) {
+        true => Err(WireError::RequestedLeaseNotFound.into()),
+        false => end(writer, leases, id),
+    }
+}
+
+/// Ends a lease: its keys are deleted in order, at one revision. A key of the v2 tree expires with
+/// all below it.
+///
+/// One revision means one step: a lease with very many keys holds up the writes that come after it,
+/// but neither reads nor renewals (see ARCHITECTURE.md, the life of a lease expiry).
+fn end(writer: &mut Writer, leases: &Leases, id: i64) -> Outcome<Applied> {
     let Some(keys) = leases.take_keys(id) else {
         return Err(WireError::RequestedLeaseNotFound.into());
     };
+    // They are behind all others.
+    let has_v2 = keys.last().is_some_and(|key| v2::is_reserved(key));
     let mut txn = writer.txn();
-    txn.delete_keys(keys.iter().map(AsRef::as_ref));
+    txn.delete_keys(
+        keys.iter()
+            .map(AsRef::as_ref)
+            .filter(|key| !v2::is_reserved(key)),
+    );
+    let mut detached = Vec::new();
+    if has_v2 {
+        for key in keys.iter().filter(|key| v2::is_reserved(key)) {
+            v2::expire(&mut txn, &Bytes::copy_from_slice(key))?;
+        }
+        detached = v2::detach(&txn, leases);
+    }
     txn.end();
+    forget(writer, leases, id);
+    for other in detached.into_iter().filter(|other| *other != id) {
+        forget(writer, leases, other);
+    }
+    Ok(Applied::LeaseRevoked)
+}
+
+/// Removes a lease that has no keys any more.
+pub(super) fn forget(writer: &mut Writer, leases: &Leases, id: i64) {
     writer.table_delete(Table::Lease, &id.to_be_bytes());
     leases.revoke(id);
-    Ok(Applied::LeaseRevoked)
 }
 
 /// Revokes a lease that has run out by the clock of the leader that appended the entry of `term`.
 ///
-/// Answers: those of [`revoke`]; [`WireError::LeaderChanged`] when another leader said so.
+/// Answers: [`WireError::RequestedLeaseNotFound`]; [`WireError::LeaderChanged`] when another leader
+/// said so.
 pub(super) fn expire(
     writer: &mut Writer,
     leases: &Leases,
+    metrics: &Metrics,
     request: &LeaseExpire,
     term: u64,
 ) -> Outcome<Applied> {
     if request.term != term {
         return Err(WireError::LeaderChanged.into());
     }
-    revoke(writer, leases, request.id)
+    if leases.is_v2(request.id) {
+        metrics.v2.expire();
+    }
+    end(writer, leases, request.id)
 }
 
 /// Notes what is left of leases. Those that are gone are passed over.
@@ -102,7 +139,8 @@ pub(super) fn checkpoint(
     Ok(Applied::LeasesCheckpointed)
 }
 
-fn store(writer: &mut Writer, record: &LeaseRecord) {
+/// Stores what there is of a lease.
+pub(super) fn store(writer: &mut Writer, record: &LeaseRecord) {
     let key = Bytes::copy_from_slice(&record.id.to_be_bytes());
     writer.table_put(Table::Lease, key, record.encode_to_vec().into());
 }

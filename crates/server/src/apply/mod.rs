@@ -26,12 +26,14 @@ mod lease;
 mod outcome;
 mod range;
 mod txn;
+pub mod v2;
 
 pub use alarm::Alarms;
 pub use applier::{Answers, Applier, Parts};
 pub use cluster::{cluster_version, is_removed, member, members};
 pub use downgrade::{Downgrade, downgrade};
 pub use outcome::Applied;
+pub(crate) use range::Pinned;
 pub(crate) use range::range_counting;
 pub use range::{View, range};
 pub use txn::{is_read_only, is_serializable, read_only_txn};

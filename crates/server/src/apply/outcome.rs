@@ -2,6 +2,7 @@
 
 use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::{AlarmResponse, DeleteRangeResponse, PutResponse, TxnResponse};
+use kvd_api::pb::kvdcommandpb::V2Reply;
 use kvd_raft::Fault;
 
 use crate::error::Error;
@@ -48,6 +49,8 @@ pub enum Applied {
     ClusterVersionSet,
     /// A downgrade job is started or ended.
     DowngradeSet,
+    /// What the v2 tree says to a request, refusals included.
+    V2(V2Reply),
 }
 
 /// Why a command was not carried out.

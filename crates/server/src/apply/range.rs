@@ -39,14 +39,14 @@ impl View for WriteTxn<'_> {
 }
 
 /// The store as it stood at one revision, for reads that must agree with each other.
-pub(super) struct Pinned<'a> {
+pub(crate) struct Pinned<'a> {
     store: &'a Store,
     revision: i64,
 }
 
 impl<'a> Pinned<'a> {
     /// Pins the current revision.
-    pub(super) fn new(store: &'a Store) -> Pinned<'a> {
+    pub(crate) fn new(store: &'a Store) -> Pinned<'a> {
         Pinned {
             store,
             revision: store.current_revision(),
@@ -54,7 +54,7 @@ impl<'a> Pinned<'a> {
     }
 
     /// The pinned revision.
-    pub(super) fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.revision
     }
 }

@@ -34,6 +34,7 @@ use super::kv::{
 };
 use super::outcome::{Applied, Failure, Outcome};
 use super::range::{Pinned, View, decode, range};
+use super::v2;
 use crate::lease::Leases;
 
 /// How often a read-only transaction pins a new revision because a compaction overtook it.
@@ -97,7 +98,10 @@ fn read_at(pinned: &Pinned<'_>, store: &Store, request: &TxnRequest) -> Result<T
     let mut responses = Vec::with_capacity(branch.len());
     for request in ranges() {
         responses.push(ResponseOp {
-            response: Some(Response::ResponseRange(range(pinned, request)?)),
+            response: Some(Response::ResponseRange(range(
+                pinned,
+                &without_v2(request),
+            )?)),
         });
     }
     Ok(TxnResponse {
@@ -220,6 +224,14 @@ impl<'a> Check<'a> {
     }
 }
 
+/// A transaction never sees the v2 tree, whatever a member's flags say: what it compares and writes
+/// must be the same on all of them.
+fn without_v2(request: &RangeRequest) -> RangeRequest {
+    let mut request = request.clone();
+    v2::hide(&request.key, &mut request.range_end);
+    request
+}
+
 /// Whether `[begin, end)` holds `key`, by the rules of `range_end`.
 fn covers(begin: &[u8], end: &[u8], key: &[u8]) -> bool {
     match end {
@@ -297,7 +309,7 @@ impl Run<'_> {
 
     fn range(&self, request: &RangeRequest) -> Outcome<RangeResponse> {
         let mut response = if self.is_awaited {
-            range(&self.txn, request)?
+            range(&self.txn, &without_v2(request))?
         } else {
             RangeResponse::default()
         };
@@ -325,7 +337,9 @@ fn compare_holds(view: &(impl View + ?Sized), compare: &Compare) -> Result<bool,
         keys_only: !matches!(target, Some(CompareTarget::Value | CompareTarget::Lease)),
         ..RangeOptions::default()
     };
-    let kvs = view.range(&compare.key, &compare.range_end, &options)?.kvs;
+    let mut range_end = compare.range_end.clone();
+    v2::hide(&compare.key, &mut range_end);
+    let kvs = view.range(&compare.key, &range_end, &options)?.kvs;
     if kvs.is_empty() {
         let is_value = target == Some(CompareTarget::Value);
         return Ok(!is_value && kv_matches(compare, target, &KeyValue::default()));

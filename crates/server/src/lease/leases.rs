@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 
+use crate::apply::v2;
 use crate::auth::LeaseKeys;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -135,6 +136,13 @@ impl Leases {
         Some(lease.keys().map(Bytes::copy_from_slice).collect())
     }
 
+    /// Whether a lease is a TTL of the v2 tree.
+    pub(crate) fn is_v2(&self, id: i64) -> bool {
+        let state = self.state.lock();
+        let lease = state.lessor.get(id);
+        lease.is_some_and(|lease| lease.keys().next().is_some_and(v2::is_reserved))
+    }
+
     /// Forgets a lease whose keys have been deleted.
     pub(crate) fn revoke(&self, id: i64) {
         let mut state = self.state.lock();
@@ -182,12 +190,14 @@ impl Leases {
         self.len() == 0
     }
 
-    /// The IDs of all leases: by deadline where this member leads, else by ID.
+    /// The IDs of all leases but those of v2's TTLs: by deadline where this member leads, else by
+    /// ID.
     pub fn ids(&self) -> Vec<i64> {
         let state = self.state.lock();
         let mut ids: Vec<_> = state
             .lessor
             .iter()
+            .filter(|(_, lease)| !lease.keys().next().is_some_and(v2::is_reserved))
             .map(|(id, _)| {
                 let primary = state.primary.as_ref();
                 (primary.and_then(|primary| primary.expiry.deadline(id)), id)

@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 use super::open;
 use super::range_stream::{self, ResponseStream};
 use super::{header, validate};
-use crate::apply::{self, Applied};
+use crate::apply::{self, Applied, v2};
 use crate::auth::{Caller, View};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -94,7 +94,8 @@ impl KvService {
         result
     }
 
-    async fn local_range(&self, request: RangeRequest) -> Result<RangeResponse> {
+    async fn local_range(&self, mut request: RangeRequest) -> Result<RangeResponse> {
+        self.hide_v2(&mut request);
         let store = self.core.store();
         let mut response = if is_small(store, &request) {
             apply::range(store, &request)?
@@ -108,7 +109,7 @@ impl KvService {
     async fn range_stream_inner(
         &self,
         caller: Option<Caller>,
-        request: RangeRequest,
+        mut request: RangeRequest,
     ) -> Result<ResponseStream> {
         validate::range_stream(&request)?;
         if !request.serializable {
@@ -119,6 +120,7 @@ impl KvService {
             view.read(caller, &request.key, &request.range_end)
         })?;
         reading.finish(self.core.auth())?;
+        self.hide_v2(&mut request);
         Ok(range_stream::stream(
             Arc::clone(&self.core),
             caller,
@@ -251,6 +253,13 @@ impl KvService {
                 })
             }
             other => Err(mismatch("compaction", &other)),
+        }
+    }
+
+    /// Cuts the v2 tree off a range, unless a flag shows it.
+    fn hide_v2(&self, request: &mut RangeRequest) {
+        if !self.core.config().v2_keys_visible {
+            v2::hide(&request.key, &mut request.range_end);
         }
     }
 

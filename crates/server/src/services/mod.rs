@@ -19,6 +19,8 @@ mod snapshot;
 pub mod validate;
 pub mod watch;
 
+pub(crate) use kv::off_thread;
+
 use tonic::Request;
 
 use crate::audit::{Describe, Entry};

@@ -19,6 +19,8 @@ use kvd_api::pb::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 
+use crate::apply::v2;
+
 /// Most levels of transactions in transactions, the outermost included.
 ///
 /// A log entry is decoded by every member, and the decoder refuses messages nested deeper than 100
@@ -77,10 +79,14 @@ pub fn has_revision_filters(request: &RangeRequest) -> bool {
 /// Checks a put request.
 ///
 /// Errors: [`WireError::EmptyKey`]; [`WireError::ValueIsProvided`] and
-/// [`WireError::LeaseIsProvided`] when a value or lease comes along that is to be ignored.
+/// [`WireError::LeaseIsProvided`] when a value or lease comes along that is to be ignored;
+/// [`WireError::ReservedKey`] for a key of the v2 tree.
 pub fn put(request: &PutRequest) -> Result<(), WireError> {
     if request.key.is_empty() {
         return Err(WireError::EmptyKey);
+    }
+    if v2::is_reserved(&request.key) {
+        return Err(WireError::ReservedKey);
     }
     if request.ignore_value && !request.value.is_empty() {
         return Err(WireError::ValueIsProvided);

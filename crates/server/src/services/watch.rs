@@ -34,6 +34,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::kv::off_thread;
 use super::leader_check::{self, LeaderCheck, every};
+use crate::apply::v2;
 use crate::audit::{Entry, Pending};
 use crate::auth::{Credentials, Held, View};
 use crate::core::Core;
@@ -235,7 +236,7 @@ impl Session {
             return self.refuse(format!("kvd: a stream may have {most} watchers at most"));
         }
         let filters = |filter| request.filters.contains(&(filter as i32));
-        let options = WatchOptions {
+        let mut options = WatchOptions {
             start_revision: request.start_revision,
             id: request.watch_id,
             no_put: filters(FilterType::Noput),
@@ -244,6 +245,9 @@ impl Session {
             key: request.key.clone(),
             range_end: request.range_end.clone(),
         };
+        if !self.core.config().v2_keys_visible {
+            v2::hide(&options.key, &mut options.range_end);
+        }
         match self.watches.watch(options) {
             Ok(made) => {
                 let wish = Wish {

@@ -2,7 +2,7 @@
 
 use kvd_api::pb::etcdserverpb::{AlarmRequest, CompactionRequest, DeleteRangeRequest, PutRequest};
 use kvd_api::pb::kvdcommandpb::command::Request;
-use kvd_api::pb::kvdcommandpb::{PublishMember, SetClusterVersion};
+use kvd_api::pb::kvdcommandpb::{LeaseExpire, PublishMember, SetClusterVersion, V2Request};
 use kvd_mvcc::Table;
 use kvd_raft::{Member, Payload};
 use rand::rngs::StdRng;
@@ -33,7 +33,7 @@ fn key(random: &mut StdRng) -> String {
 }
 
 fn request(random: &mut StdRng) -> Request {
-    match random.random_range(0..20) {
+    match random.random_range(0..28) {
         0..8 => Request::Put(PutRequest {
             prev_kv: random.random(),
             ignore_value: random.random_ratio(1, 4),
@@ -67,9 +67,32 @@ fn request(random: &mut StdRng) -> Request {
             name: format!("name-{}", random.random_range(0..10)),
             client_urls: vec!["http://localhost:2379".to_owned()],
         }),
-        _ => Request::SetClusterVersion(SetClusterVersion {
+        19 => Request::SetClusterVersion(SetClusterVersion {
             version: "3.7.0".to_owned(),
         }),
+        20 => Request::LeaseExpire(LeaseExpire {
+            id: random.random_range(1..20),
+            term: 1,
+        }),
+        _ => Request::V2(v2_request(random)),
+    }
+}
+
+fn v2_request(random: &mut StdRng) -> V2Request {
+    let names = ["/a", "/a/b", "/a/b/c", "/a/d", "/e"];
+    V2Request {
+        method: random.random_range(0..3),
+        path: names[random.random_range(0..names.len())].into(),
+        value: random.random_range(0..3).to_string().into(),
+        dir: random.random_ratio(1, 4),
+        recursive: random.random_ratio(1, 4),
+        prev_value: if random.random_ratio(1, 4) { "1" } else { "" }.into(),
+        prev_exist: [None, None, Some(true), Some(false)][random.random_range(0..4)],
+        refresh: random.random_ratio(1, 6),
+        now: random.random_range(0..1_000_000_000_000),
+        ttl: random.random_ratio(1, 3).then_some(60),
+        lease: random.random_range(1..20),
+        ..V2Request::default()
     }
 }
 

@@ -38,11 +38,11 @@ impl Answers for Kept {
     }
 }
 
-pub(super) struct Harness {
+pub(in crate::apply) struct Harness {
     pub(super) applier: Applier,
-    pub(super) store: Store,
+    pub(in crate::apply) store: Store,
     pub(super) alarms: Arc<Alarms>,
-    pub(super) leases: Arc<Leases>,
+    pub(in crate::apply) leases: Arc<Leases>,
     pub(super) auth: Arc<Auth>,
     pub(super) kept: Arc<Kept>,
     pub(super) applied: Arc<AtomicU64>,
@@ -52,7 +52,7 @@ pub(super) struct Harness {
 }
 
 impl Harness {
-    pub(super) fn new() -> Harness {
+    pub(in crate::apply) fn new() -> Harness {
         let dir = tempfile::tempdir().expect("a directory");
         let options = Options {
             engine: EngineKind::Memory,
@@ -112,7 +112,7 @@ impl Harness {
     }
 
     /// Applies one request in an entry of its own and returns its result.
-    pub(super) fn request(&mut self, request: Request) -> Result<Applied, Error> {
+    pub(in crate::apply) fn request(&mut self, request: Request) -> Result<Applied, Error> {
         let id = self.index + 1;
         self.entries(vec![commands(&[(id, request)])])
             .expect("no fault");

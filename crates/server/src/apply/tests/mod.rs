@@ -2,7 +2,7 @@
 //! side of Raft.
 
 mod determinism;
-mod harness;
+pub(super) mod harness;
 mod leases;
 mod requests;
 mod scripts;

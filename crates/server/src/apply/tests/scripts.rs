@@ -117,6 +117,7 @@ impl Runner {
             Applied::Published | Applied::ClusterVersionSet | Applied::DowngradeSet => {
                 self.print_cluster(&mut out)?
             }
+            Applied::V2(reply) => writeln!(out, "{reply:?}")?,
         }
         Ok(out)
     }
