@@ -142,7 +142,7 @@ impl Call<'_> {
     }
 
     async fn remove(&self, below: &str) -> Result<Response, Response> {
-        let id = member_id(below)?;
+        let id = member_id(below).ok_or_else(|| bad_id(below))?;
         if self.api.tree.is_removed(id) {
             let message = format!("Member permanently removed: {id:x}");
             return Err(error::of_members(StatusCode::GONE, &message));
@@ -156,7 +156,7 @@ impl Call<'_> {
     }
 
     async fn update(&self, below: &str, request: Request) -> Result<Response, Response> {
-        let id = member_id(below)?;
+        let id = member_id(below).ok_or_else(|| bad_id(below))?;
         let peer_urls = peer_urls(request).await?;
         let mut cluster = ClusterClient::new(self.api.service.clone());
         let request = self.request(MemberUpdateRequest {
@@ -225,15 +225,18 @@ fn no_such(id: &str) -> Response {
     error::of_members(StatusCode::NOT_FOUND, &format!("No such member: {id}"))
 }
 
-fn member_id(below: &str) -> Result<u64, Response> {
-    if below.is_empty() {
-        return Err(error::method_not_allowed(""));
-    }
+fn member_id(below: &str) -> Option<u64> {
     let is_hex = below.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let id = is_hex
+    is_hex
         .then(|| u64::from_str_radix(below, 16).ok())
-        .flatten();
-    id.ok_or_else(|| no_such(below))
+        .flatten()
+}
+
+fn bad_id(below: &str) -> Response {
+    match below {
+        "" => error::method_not_allowed(""),
+        below => no_such(below),
+    }
 }
 
 /// The URLs in a request's body.

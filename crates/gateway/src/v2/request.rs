@@ -54,12 +54,7 @@ pub(super) fn parse(method: &Method, path: Bytes, form: &Form) -> Result<Asked, 
         return Err(error(PREV_VALUE_REQUIRED, "\"prevValue\" cannot be empty"));
     }
     let no_value = boolean(form, "noValueOnSuccess")?;
-    let ttl = match form.get("ttl") {
-        Some(ttl) if !ttl.is_empty() => {
-            Some(unsigned(ttl).ok_or_else(|| error(TTL_NAN, "invalid value for \"ttl\""))?)
-        }
-        _ => None,
-    };
+    let ttl = ttl(form)?;
     let prev_exist = nullable(form, "prevExist")?;
     let refresh = nullable(form, "refresh")?.unwrap_or(false);
     let value = form.get("value").cloned().unwrap_or_default();
@@ -124,6 +119,17 @@ fn number(form: &Form, name: &str) -> Result<u64, V2Error> {
             unsigned(text).ok_or_else(|| error(INDEX_NAN, format!("invalid value for \"{name}\"")))
         }
         None => Ok(0),
+    }
+}
+
+/// The TTL in seconds; an empty one is none.
+fn ttl(form: &Form) -> Result<Option<u64>, V2Error> {
+    match form.get("ttl") {
+        Some(text) if !text.is_empty() => match unsigned(text) {
+            Some(ttl) => Ok(Some(ttl)),
+            None => Err(error(TTL_NAN, "invalid value for \"ttl\"")),
+        },
+        _ => Ok(None),
     }
 }
 

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::args::Words;
+use super::exchange::{self, Action, Answer, NoAnswer};
 use super::failure::{BAD_ARGS, BAD_CONNECTION, Failure, Outcome, SERVER_ERROR};
-use super::http::{self, Action, Answer, NoAnswer};
 use crate::print::Streams;
 
 /// etcdctl's default of `--endpoints`.
@@ -211,7 +211,7 @@ impl Client {
                 // What cannot be told does not stop the command.
                 let _ = writeln!(to.err, "cURL Command: {}", curl(&endpoint, action));
             }
-            let sent = http::send(&endpoint, action, self.authorization.as_deref(), self.limit);
+            let sent = exchange::send(&endpoint, action, self.authorization.as_deref(), self.limit);
             let answer = match deadline {
                 Some(deadline) => match tokio::time::timeout_at(deadline, sent).await {
                     Ok(answer) => answer,

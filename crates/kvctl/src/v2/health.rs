@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::args::Words;
 use super::client::{Client, Member};
+use super::exchange::{self, Action};
 use super::failure::{CLUSTER_NOT_HEALTHY, Failure, Outcome, SERVER_ERROR};
-use super::http::{self, Action};
 use crate::print::Streams;
 
 /// Time between checks with `--forever`.
@@ -107,7 +107,7 @@ async fn is_healthy(member: &Member, to: &mut Streams<'_>) -> Outcome<bool> {
 
 async fn health(url: &str) -> Result<bool, String> {
     let action = Action::new(Method::GET, "/health");
-    let answer = http::send(url, &action, None, Some(ANSWER_DEADLINE)).await;
+    let answer = exchange::send(url, &action, None, Some(ANSWER_DEADLINE)).await;
     let answer = answer.map_err(|error| format!("Get \"{url}/health\": {}", error.text))?;
     match serde_json::from_slice(&answer.body) {
         Ok(Health::Text { health }) => Ok(health == "true"),

@@ -4,8 +4,8 @@ use http::Method;
 
 use super::args::Words;
 use super::client::Client;
+use super::exchange::{Action, form, path};
 use super::failure::{BAD_ARGS, Failure, Outcome, SERVER_ERROR};
-use super::http::{Action, form, path};
 use super::print::{self, Node, Reply};
 use crate::print::Streams;
 

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use super::args::Words;
 use super::client::{Client, Error, Member, expect};
+use super::exchange::{Action, path};
 use super::failure::{BAD_ARGS, Failure, Outcome};
-use super::http::{Action, path};
 use crate::go_text::json::{Object, array, string};
 use crate::print::Streams;
 

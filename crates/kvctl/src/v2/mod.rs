@@ -1,17 +1,17 @@
 //! The commands of etcdctl's API 2, for `KVCTL_API=2` or `ETCDCTL_API=2`: scripts of that time.
 //!
 //! `table` says which commands and flags there are, `args` reads the words and the environment,
-//! `client` goes from endpoint to endpoint over `http`, and `keys`, `watch`, `members` and `health`
+//! `client` goes from endpoint to endpoint over `exchange`, and `keys`, `watch`, `members` and `health`
 //! are the commands. Output, messages and exit codes are those of etcdctl 3.4 with API 2.
 //!
 //! Source: etcd 3.4 `etcdctl/ctlv2`, `client`.
 
 mod args;
 mod client;
+mod exchange;
 mod failure;
 mod health;
 mod help;
-mod http;
 mod keys;
 mod members;
 mod print;

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::args::Words;
 use super::client::Error;
+use super::exchange::Answer;
 use super::failure::Outcome;
-use super::http::Answer;
 use crate::go_text::json::{Object, array, string};
 use crate::print::Streams;
 

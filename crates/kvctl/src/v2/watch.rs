@@ -6,8 +6,8 @@ use http::Method;
 
 use super::args::Words;
 use super::client::Client;
+use super::exchange::Action;
 use super::failure::{BAD_ARGS, Failure, Outcome, SERVER_ERROR};
-use super::http::Action;
 use super::keys::target;
 use super::print::{self, Reply};
 use crate::print::Streams;
@@ -43,13 +43,11 @@ impl<'a> Watcher<'a> {
             action.waits = true;
             let answer = self.client.send(&action, false, to).await;
             let reply = answer.and_then(|answer| print::read(&answer));
-            match reply.map_err(|error| error.into_failure(SERVER_ERROR))? {
-                Some(reply) => {
-                    self.index = reply.node.modified_index + 1;
-                    return Ok(reply);
-                }
-                // The server has closed the watch without an event.
-                None => {}
+            let reply = reply.map_err(|error| error.into_failure(SERVER_ERROR))?;
+            // Without one the server has closed the watch, and it begins again.
+            if let Some(reply) = reply {
+                self.index = reply.node.modified_index + 1;
+                return Ok(reply);
             }
         }
     }
