@@ -380,6 +380,8 @@ mod tests {
             request_bytes_max: 1 << 20,
             txn_ops_max: 128,
             auto_compaction: AutoCompaction::Off,
+            auth: crate::auth::Settings::default(),
+            audit: crate::audit::Settings::Off,
             v2_keys_visible: false,
             watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             initial_corrupt_check: false,

@@ -113,7 +113,9 @@ impl Runner {
             Applied::Alarm(response) => print_alarms(&mut out, &response.alarms)?,
             other @ (Applied::LeaseGranted { .. }
             | Applied::LeaseRevoked
-            | Applied::LeasesCheckpointed) => writeln!(out, "{other:?}")?,
+            | Applied::LeasesCheckpointed
+            | Applied::AuthChanged
+            | Applied::TokenAssigned { .. }) => writeln!(out, "{other:?}")?,
             Applied::Published | Applied::ClusterVersionSet | Applied::DowngradeSet => {
                 self.print_cluster(&mut out)?
             }

@@ -250,6 +250,7 @@ fn what_passes_can_be_decoded_from_the_log() {
     assert_eq!(txn(&request, 1000), Ok(()));
     let command = Command {
         request_id: 1,
+        caller: None,
         request: Some(command::Request::Txn(request)),
     };
     let decoded = Command::decode(Bytes::from(command.encode_to_vec()));
