@@ -326,6 +326,13 @@ fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(ToString::to_string).collect()
 }
 
+fn wal_stall(settings: &Settings) -> StallLimits {
+    StallLimits {
+        after: settings.storage_stall_timeout,
+        recovery: settings.storage_stall_recovery,
+    }
+}
+
 fn config(settings: &Settings) -> Config {
     let mut store = kvd_mvcc::Options {
         engine: match settings.storage_engine {
@@ -377,10 +384,7 @@ fn config(settings: &Settings) -> Config {
             AutoCompaction::Periodic(period) => config::AutoCompaction::Periodic(period),
             AutoCompaction::Revision(keep) => config::AutoCompaction::Revision(keep),
         },
-        wal_stall: StallLimits {
-            after: settings.storage_stall_timeout,
-            recovery: settings.storage_stall_recovery,
-        },
+        wal_stall: wal_stall(settings),
         wal_stall_switch: std::env::var_os(WAL_STALL_VARIABLE).map(Into::into),
         v2_keys_visible: settings.v2_keys_visible,
         watch_progress_interval: settings.watch_progress_notify_interval,
