@@ -26,11 +26,19 @@ impl Cluster {
     ///
     /// Errors: when no ports or no temporary folder can be had.
     pub fn prepare(size: usize, arguments: &[&str]) -> Result<Cluster> {
+        Cluster::prepare_with_tls(size, arguments, (false, false))
+    }
+
+    /// The same with `https` URLs: `(clients, peers)`. What TLS needs is among the arguments.
+    ///
+    /// Errors: as [`Cluster::prepare`].
+    pub fn prepare_with_tls(size: usize, arguments: &[&str], tls: (bool, bool)) -> Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("kvd-test-").tempdir()?;
         let mut members = Vec::with_capacity(size);
         for number in 0..size {
             let name = format!("m{number}");
             let mut member = Member::new(&name, &folder.path().join(&name))?;
+            member.use_tls(tls.0, tls.1);
             member.add_arguments(arguments);
             members.push(member);
         }

@@ -51,6 +51,8 @@ pub struct Member {
     folder: PathBuf,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    client_scheme: &'static str,
+    peer_scheme: &'static str,
     child: Option<Child>,
     starts: usize,
 }
@@ -68,6 +70,8 @@ impl Member {
             folder: folder.to_owned(),
             arguments: Vec::new(),
             variables: Vec::new(),
+            client_scheme: "http",
+            peer_scheme: "http",
             child: None,
             starts: 0,
         })
@@ -80,7 +84,11 @@ impl Member {
 
     /// Where clients reach it.
     pub fn client_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client.number())
+        format!(
+            "{}://127.0.0.1:{}",
+            self.client_scheme,
+            self.client.number()
+        )
     }
 
     /// `HOST:PORT` of the client port.
@@ -90,7 +98,7 @@ impl Member {
 
     /// Where peers reach it.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer.number())
+        format!("{}://127.0.0.1:{}", self.peer_scheme, self.peer.number())
     }
 
     /// `HOST:PORT` of the peer port.
@@ -106,6 +114,13 @@ impl Member {
     /// The process ID while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// Makes the URLs `https` where asked. To be called before any URL was given out.
+    pub fn use_tls(&mut self, client: bool, peer: bool) {
+        let scheme = |tls| if tls { "https" } else { "http" };
+        self.client_scheme = scheme(client);
+        self.peer_scheme = scheme(peer);
     }
 
     /// Adds arguments for the next starts.

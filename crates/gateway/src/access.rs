@@ -10,14 +10,10 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderValue, Method, header};
+use kvd_server::peer_info::PeerInfo;
 
 use crate::error;
 use crate::member::Member;
-
-/// The common name of the client's verified certificate, put into the extensions of a request by
-/// whoever accepted the TLS connection.
-#[derive(Clone, Debug)]
-pub struct ClientCertName(pub String);
 
 /// What a request must meet before any endpoint sees it.
 pub(crate) struct Access {
@@ -26,14 +22,15 @@ pub(crate) struct Access {
     pub(crate) cors: BTreeSet<String>,
     /// Names under which clients may call over plain HTTP; empty or with `*` means all.
     pub(crate) hosts: BTreeSet<String>,
-    /// Whether the listener speaks TLS.
-    pub(crate) secure: bool,
+    /// Whether the common name of a client's certificate is taken for a user.
+    pub(crate) client_cert_auth: bool,
     pub(crate) gateway_enabled: bool,
 }
 
 impl Access {
-    fn allows_host(&self, host: &str) -> bool {
-        self.secure || allows(&self.hosts, host)
+    fn allows_host(&self, request: &Request, host: &str) -> bool {
+        let secure = request.extensions().get::<PeerInfo>();
+        secure.is_some_and(|peer| peer.tls) || allows(&self.hosts, host)
     }
 
     /// The value of `Access-Control-Allow-Origin`, if the caller's page may read the answer.
@@ -48,13 +45,14 @@ impl Access {
     /// Whether a certificate's common name would be taken for a user that the gateway ignores.
     fn ignores_cert_name(&self, request: &Request) -> bool {
         let path = request.uri().path();
-        self.secure
+        self.client_cert_auth
             && self.gateway_enabled
             && (path.starts_with("/v3/") || path.starts_with("/v3beta/"))
             && request
                 .extensions()
-                .get::<ClientCertName>()
-                .is_some_and(|name| !name.0.is_empty())
+                .get::<PeerInfo>()
+                .and_then(|peer| peer.common_name.as_ref())
+                .is_some_and(|name| !name.is_empty())
             && self.member.auth_enabled()
     }
 }
@@ -70,7 +68,7 @@ pub(crate) async fn control(
     next: Next,
 ) -> Response {
     let host = host_name(&request);
-    if !access.allows_host(&host) {
+    if !access.allows_host(&request, &host) {
         tracing::warn!(
             host,
             "refused an HTTP request: its Host is not on the whitelist"

@@ -27,6 +27,8 @@
 mod access;
 mod call;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod info;
 mod json;
 mod member;
@@ -39,7 +41,6 @@ mod v2;
 mod v3;
 mod v3_stream;
 
-pub use access::ClientCertName;
 pub use error::http_status;
 pub use member::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
 pub use peer::KVD_VERSION;

@@ -137,7 +137,7 @@ pub trait Member: Send + Sync + 'static {
     }
 
     /// Whether users and roles are in force. Decides if a client certificate with a common name
-    /// may use the JSON gateway: see [`crate::ClientCertName`].
+    /// may use the JSON gateway: a certificate's common name would be taken for a user.
     fn auth_enabled(&self) -> bool {
         false
     }

@@ -28,8 +28,9 @@ pub struct Options {
     /// Most bytes of a request (`--max-request-bytes`); the gateway takes 512 KiB more, for the
     /// message around it, and twice that of JSON.
     pub max_request_bytes: usize,
-    /// Whether this listener speaks TLS: then any host name will do.
-    pub secure: bool,
+    /// Whether the common name of a client's certificate is taken for a user where there is no
+    /// gateway in between (`--client-cert-auth`).
+    pub client_cert_auth: bool,
 }
 
 impl Default for Options {
@@ -39,7 +40,7 @@ impl Default for Options {
             host_whitelist: BTreeSet::new(),
             gateway_enabled: true,
             max_request_bytes: 3 * 512 * 1024,
-            secure: false,
+            client_cert_auth: false,
         }
     }
 }
@@ -81,7 +82,7 @@ where
         member,
         cors: options.cors,
         hosts: options.host_whitelist,
-        secure: options.secure,
+        client_cert_auth: options.client_cert_auth,
         gateway_enabled: options.gateway_enabled,
     };
     with_not_found(router).layer(axum::middleware::from_fn_with_state(

@@ -77,10 +77,10 @@ fn parse(path: &Path, text: &str) -> Result<Assignments> {
 fn transport_flag(peer: bool, key: &str) -> String {
     match (peer, key) {
         (true, "allowed-cn" | "allowed-hostname") => format!("peer-cert-{key}"),
-        // No flag limits clients by CN; the nearest one has the same fate, refusal.
-        (false, "allowed-cn" | "allowed-hostname") => "client-cert-allowed-hostname".into(),
+        (false, "allowed-cn" | "allowed-hostname") => format!("client-cert-{key}"),
         (true, _) => format!("peer-{key}"),
-        (false, "skip-client-san-verification") => "peer-skip-client-san-verification".into(),
+        // etcd has no key for revocation lists.
+        (false, "crl-file") => "client-crl-file".into(),
         (false, _) => key.to_owned(),
     }
 }
@@ -150,7 +150,10 @@ fn text_of(key: &str, flag: &Flag, value: &Value) -> Result<Option<String>> {
         }
         (_, value) => scalar(value).ok_or_else(|| shape("a text"))?,
     };
-    let empty_is_default = matches!(flag.kind, Kind::Urls | Kind::List | Kind::Choice(_));
+    let empty_is_default = matches!(
+        flag.kind,
+        Kind::Urls | Kind::List | Kind::Origins | Kind::Choice(_)
+    );
     Ok((!(text.is_empty() && empty_is_default)).then_some(text))
 }
 
@@ -229,14 +232,6 @@ mod tests {
     fn refuses_what_is_not_built_by_its_flag() {
         for (text, flag) in [
             (
-                "client-transport-security: {cert-file: x}",
-                "--cert-file: TLS",
-            ),
-            (
-                "peer-transport-security: {allowed-cn: [x]}",
-                "--peer-cert-allowed-cn: TLS",
-            ),
-            (
                 "discovery-config: {client: {auth: {username: u}}}",
                 "--discovery-user: discovery",
             ),
@@ -254,6 +249,34 @@ mod tests {
             .expect("parse")
             .check_built()
             .expect("defaults are no refusal");
+    }
+
+    #[test]
+    fn transport_security_is_the_flags_of_its_port() {
+        let read = parsed(
+            "client-transport-security: {cert-file: a, allowed-cn: [x, y], crl-file: c,\n\
+             skip-client-san-verification: true, auto-tls: true}\n\
+             peer-transport-security: {client-cert-file: b, allowed-hostname: [h],\n\
+             skip-client-san-verification: true, trusted-ca-file: t, auto-tls: true}\n\
+             self-signed-cert-validity: 2\n",
+        )
+        .expect("parse");
+        for (flag, value) in [
+            ("cert-file", "a"),
+            ("client-cert-allowed-cn", "x,y"),
+            ("client-crl-file", "c"),
+            ("skip-client-san-verification", "true"),
+            ("auto-tls", "true"),
+            ("peer-client-cert-file", "b"),
+            ("peer-cert-allowed-hostname", "h"),
+            ("peer-skip-client-san-verification", "true"),
+            ("peer-trusted-ca-file", "t"),
+            ("peer-auto-tls", "true"),
+            ("self-signed-cert-validity", "2"),
+        ] {
+            assert_eq!(read.get(flag), value, "{flag}");
+        }
+        read.check_built().expect("nothing refused");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::tls::ProtocolError;
 use crate::urls;
 
 /// Exit code of a command line that cannot be read, as Go's `flag` package has it.
@@ -190,16 +191,26 @@ pub enum Setting {
     /// Clients would not know where to go.
     #[error("--advertise-client-urls is required when --listen-client-urls is set explicitly")]
     AdvertiseClientMissing,
-    /// A URL that wants TLS, which is not built.
-    #[error("--{flag} has {url}, but TLS is not built yet; use {instead} instead")]
-    Tls {
-        /// The flag.
-        flag: &'static str,
-        /// The URL.
-        url: String,
-        /// The scheme to use.
-        instead: &'static str,
-    },
+    /// A client URL that wants TLS without a certificate.
+    #[error(
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS \
+         scheme"
+    )]
+    ClientTls(String),
+    /// A peer URL that wants TLS without a certificate.
+    #[error("cannot listen on TLS for {0}: KeyFile and CertFile are not presented")]
+    PeerTls(String),
+    /// A metrics URL that wants TLS without a certificate.
+    #[error(
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+    )]
+    MetricsTls,
+    /// TLS flags that do not fit together.
+    #[error("{0}")]
+    TlsFiles(String),
+    /// TLS versions or cipher suites that cannot be used.
+    #[error(transparent)]
+    TlsProtocol(#[from] ProtocolError),
     /// HTTP-only and other listeners on one address.
     #[error(
         "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {0}"

@@ -25,10 +25,12 @@ pub mod logging;
 pub mod member;
 pub mod notes;
 pub mod notify;
+pub mod ports;
 pub mod run;
 pub mod serve;
 pub mod settings;
 pub mod signals;
+pub mod tls;
 pub mod version;
 
 pub use kvd_server::urls;

@@ -70,6 +70,30 @@ pub enum Note {
         /// The address.
         host: String,
     },
+    /// Cipher suites that Go has and kvd has not.
+    SuitesLeftOut {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A certificate that a URL without TLS does not use.
+    TlsUnused {
+        /// The port.
+        port: &'static str,
+        /// The URL.
+        url: String,
+    },
+    /// Client certificates that a URL without TLS cannot ask for.
+    CertAuthUnused {
+        /// The flag.
+        flag: &'static str,
+        /// The URL.
+        url: String,
+    },
+    /// Generated certificates beside given ones.
+    AutoTlsUnused {
+        /// The port.
+        port: &'static str,
+    },
     /// A log output that is written to standard error instead.
     JournalToStderr,
 }
@@ -133,10 +157,41 @@ impl Note {
                 warn!("data-dir" = %path.display(), "'data-dir' was empty; using default");
             }
             Note::DefaultHost { host } => info!(host, "detected default host for advertise"),
+            Note::SuitesLeftOut { .. }
+            | Note::TlsUnused { .. }
+            | Note::CertAuthUnused { .. }
+            | Note::AutoTlsUnused { .. } => self.emit_tls(),
             Note::JournalToStderr => warn!(
                 "log-outputs systemd/journal is written to standard error, which systemd passes \
                  to the journal"
             ),
+        }
+    }
+
+    /// What is about TLS.
+    fn emit_tls(&self) {
+        match self {
+            Note::SuitesLeftOut { names } => warn!(
+                names = ?names,
+                "cipher suites are left out that kvd does not have: they are weak, or without \
+                 forward secrecy"
+            ),
+            Note::TlsUnused { port, url } => warn!(
+                port,
+                url,
+                "scheme is http or unix while key and cert files are present; ignoring key and \
+                 cert files"
+            ),
+            Note::CertAuthUnused { flag, url } => warn!(
+                flag,
+                url,
+                "scheme is http or unix while client cert auth is enabled; ignoring client cert \
+                 auth for this URL"
+            ),
+            Note::AutoTlsUnused { port } => {
+                warn!("ignoring {port} auto TLS since certs given");
+            }
+            _ => {}
         }
     }
 }

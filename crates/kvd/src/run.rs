@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kvd_gateway::V2;
-use kvd_raft::PlainDialer;
 use kvd_raft::wal::StallLimits;
 use kvd_server::config::Join;
 use kvd_server::corruption::IntegrityService;
@@ -22,7 +21,8 @@ use tracing::{info, warn};
 use crate::join;
 use crate::member::ServedMember;
 use crate::notify;
-use crate::serve::{self, Cores, Listener, Options, Protocols, Services, Serving, limits};
+use crate::ports::{Listeners, Security};
+use crate::serve::{self, Cores, Listener, Options, Protocols, Secure, Services, Serving, limits};
 use crate::settings::{AutoCompaction, ClusterState, Settings, StorageEngine, SystemResolver};
 use crate::signals::Signals;
 use crate::urls::Url;
@@ -35,44 +35,14 @@ const PEER_THREADS: usize = 1;
 /// Time that background tasks get when the process ends.
 const RUNTIME_STOP: Duration = Duration::from_millis(300);
 
-/// The sockets of a member.
-pub struct Listeners {
-    /// `--listen-peer-urls`.
-    pub peer: Vec<Listener>,
-    /// `--listen-client-urls`.
-    pub client: Vec<Listener>,
-    /// `--listen-client-http-urls`.
-    pub client_http: Vec<Listener>,
-    /// `--listen-metrics-urls`.
-    pub metrics: Vec<Listener>,
-}
-
-impl Listeners {
-    /// Binds all of them, so that a taken port stops the start before any data is touched.
-    ///
-    /// Errors: name the URL, its flag and what to do.
-    pub fn bind(settings: &Settings) -> anyhow::Result<Listeners> {
-        let bind = |urls: &[Url], flag| {
-            let reuse_port = settings.socket_reuse_port;
-            urls.iter()
-                .map(|url| Listener::bind(url, flag, reuse_port).context("bind failed"))
-                .collect::<anyhow::Result<Vec<Listener>>>()
-        };
-        Ok(Listeners {
-            peer: bind(&settings.listen_peer_urls, "listen-peer-urls")?,
-            client: bind(&settings.listen_client_urls, "listen-client-urls")?,
-            client_http: bind(&settings.listen_client_http_urls, "listen-client-http-urls")?,
-            metrics: bind(&settings.listen_metrics_urls, "listen-metrics-urls")?,
-        })
-    }
-}
-
 /// Runs a member until a signal stops it.
 ///
 /// Errors: whatever keeps the member from starting or makes it stop by itself.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let connections = limits::connections()?;
     let listeners = Listeners::bind(settings)?;
+    let metrics = Arc::new(Metrics::new(Level::Basic, env!("CARGO_PKG_VERSION")));
+    let security = Security::open(settings, &metrics)?;
     let cores = Arc::new(Cores::start(settings.worker_threads).context("starting threads")?);
     let peer_cores = Arc::new(Cores::start(Some(PEER_THREADS)).context("starting threads")?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,6 +57,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             cores,
             peer_cores,
             connections,
+            metrics,
+            security,
         }
         .member(listeners),
     );
@@ -99,12 +71,14 @@ struct Run<'a> {
     cores: Arc<Cores>,
     peer_cores: Arc<Cores>,
     connections: limits::Connections,
+    metrics: Arc<Metrics>,
+    security: Security,
 }
 
 impl Run<'_> {
     async fn member(&self, listeners: Listeners) -> anyhow::Result<()> {
         let mut signals = Signals::catch().context("catching signals")?;
-        let mut config = config(self.settings);
+        let mut config = config(self.settings, &self.security);
         let is_new = !config.member_dir().join("identity").exists();
         if is_new {
             tokio::select! {
@@ -112,7 +86,7 @@ impl Run<'_> {
                 signal = signals.next() => return stopped_early(signal),
             }
         }
-        let metrics = Arc::new(Metrics::new(Level::Basic, config.version));
+        let metrics = Arc::clone(&self.metrics);
         let server = tokio::select! {
             server = Server::start(config, metrics) => server?,
             signal = signals.next() => return stopped_early(signal),
@@ -155,24 +129,25 @@ impl Run<'_> {
     /// new cluster makes sense.
     async fn first_start(&self) -> anyhow::Result<Option<Join>> {
         let settings = self.settings;
+        let dialer = self.security.dialer();
+        let dialer = dialer.as_ref();
         match settings.initial_cluster_state {
             ClusterState::New => {
                 settings.verify_bootstrap(&SystemResolver).await?;
-                join::has_been_bootstrapped(settings, &PlainDialer).await?;
+                join::has_been_bootstrapped(settings, dialer).await?;
                 Ok(None)
             }
             ClusterState::Existing => {
                 settings.verify_join()?;
-                Ok(Some(
-                    join::verify(settings, &PlainDialer, &SystemResolver).await?,
-                ))
+                Ok(Some(join::verify(settings, dialer, &SystemResolver).await?))
             }
         }
     }
 
-    fn options(&self, protocols: Protocols) -> Options {
+    fn options(&self, protocols: Protocols, tls: Secure) -> Options {
         Options {
             protocols,
+            tls: Some(tls),
             max_concurrent_streams: self.settings.max_concurrent_streams,
             keepalive_interval: self.settings.keepalive_interval,
             keepalive_timeout: self.settings.keepalive_timeout,
@@ -190,7 +165,7 @@ impl Run<'_> {
                 .prepare(),
             http: kvd_gateway::peer_router(member),
         };
-        let options = self.options(Protocols::Both);
+        let options = self.options(Protocols::Both, self.security.of_peers());
         serve::start(
             listeners,
             &services,
@@ -217,7 +192,9 @@ impl Run<'_> {
         let gateway = kvd_gateway::Options {
             gateway_enabled: self.settings.grpc_gateway,
             max_request_bytes: self.settings.max_request_bytes,
-            ..kvd_gateway::Options::default()
+            cors: self.settings.cors.clone(),
+            host_whitelist: self.settings.host_whitelist.clone(),
+            client_cert_auth: self.settings.client_tls.client_cert_auth,
         };
         let v2 = self.settings.v2.then(|| member.clone() as Arc<dyn V2>);
         let through_gateway = ServiceBuilder::new()
@@ -230,7 +207,7 @@ impl Run<'_> {
             (false, false) => Protocols::GrpcOnly,
         };
         let services = Services { grpc, http };
-        let options = self.options(protocols);
+        let options = self.options(protocols, self.security.of_clients());
         serve::start(
             listeners,
             &services,
@@ -248,7 +225,7 @@ impl Run<'_> {
             grpc: http.clone(),
             http,
         };
-        let options = self.options(Protocols::HttpOnly);
+        let options = self.options(Protocols::HttpOnly, self.security.of_metrics());
         serve::start(
             listeners,
             &services,
@@ -333,7 +310,7 @@ fn wal_stall(settings: &Settings) -> StallLimits {
     }
 }
 
-fn config(settings: &Settings) -> Config {
+fn config(settings: &Settings, security: &Security) -> Config {
     let mut store = kvd_mvcc::Options {
         engine: match settings.storage_engine {
             StorageEngine::Sled => kvd_mvcc::EngineKind::Sled,
@@ -397,6 +374,7 @@ fn config(settings: &Settings) -> Config {
         bootstrap_defrag_bytes: settings.bootstrap_defrag_megabytes.saturating_mul(1 << 20),
         auth: settings.auth.clone(),
         audit: settings.audit.clone(),
+        dialer: security.dialer(),
         store,
         version: env!("CARGO_PKG_VERSION"),
     }

@@ -1,5 +1,7 @@
 //! The flag table against etcd's names, and the parser against Go's rules.
 
+use std::time::Duration;
+
 use kvd::command::{Command, prepare};
 use kvd::error::Error;
 use kvd::flags::env::Environment;
@@ -238,7 +240,13 @@ fn mistakes_have_etcds_texts_and_exit_codes() {
         (
             "--listen-peer-urls https://127.0.0.1:1",
             1,
-            "--listen-peer-urls has https://127.0.0.1:1",
+            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
+        ),
+        (
+            "--cors example.com",
+            2,
+            "invalid value \"example.com\" for flag -cors: URL scheme must be http, https, unix, \
+             or unixs: example.com",
         ),
     ] {
         let (found, message) = complaint(line);
@@ -250,7 +258,6 @@ fn mistakes_have_etcds_texts_and_exit_codes() {
 #[test]
 fn flags_that_are_not_built_are_refused_by_name_unless_they_say_the_default() {
     for (line, name) in [
-        ("--cert-file x", "--cert-file: TLS is not built yet"),
         ("--auth-token jwt,sign-method", "auth: invalid auth options"),
         (
             "--discovery-srv example.com",
@@ -266,8 +273,108 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_say_the_default() {
         assert_eq!(code, 1, "{line}");
         assert!(message.starts_with(name), "{message}");
     }
-    run("--auto-tls=false --peer-auto-tls=f --bcrypt-cost 0xa --corrupt-check-time=0ms --cors=*")
-        .expect("defaults are no wish");
+    run("--bcrypt-cost 0xa --corrupt-check-time=0ms").expect("defaults are no wish");
+}
+
+#[test]
+fn tls_flags_that_do_not_fit_are_refused_in_etcds_words() {
+    let client = "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://a:1";
+    let peer = "--listen-peer-urls https://127.0.0.1:1";
+    for (line, text) in [
+        (
+            client.to_owned(),
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+             https://127.0.0.1:1 with HTTPS scheme",
+        ),
+        (
+            format!("{client} --cert-file c"),
+            "KeyFile and CertFile must both be present[key: , cert: c]",
+        ),
+        (
+            format!("{client} --cert-file c --key-file k --client-key-file x"),
+            "ClientKeyFile and ClientCertFile must both be present or both absent: key: x, cert: ]",
+        ),
+        (
+            "--listen-metrics-urls https://127.0.0.1:1".to_owned(),
+            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url",
+        ),
+        (
+            "--peer-key-file k".to_owned(),
+            "KeyFile and CertFile must both be present[key: k, cert: ]",
+        ),
+        (
+            format!(
+                "{peer} --peer-cert-file c --peer-key-file k --peer-cert-allowed-cn a,b \
+                 --peer-cert-allowed-hostname h"
+            ),
+            "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[\"a\" \"b\"], \
+             hostnames=[\"h\"])",
+        ),
+        (
+            "--tls-min-version TLS1.1".to_owned(),
+            "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)",
+        ),
+        (
+            "--tls-min-version TLS1.3 --tls-max-version TLS1.2".to_owned(),
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (
+            "--cipher-suites TLS_X".to_owned(),
+            "unexpected TLS cipher suite \"TLS_X\"",
+        ),
+        (
+            "--tls-recheck-interval 0s".to_owned(),
+            "--tls-recheck-interval must be >0 (set to 0s)",
+        ),
+        (
+            "--listen-client-urls http://127.0.0.1:1 --advertise-client-urls http://a:1 \
+             --listen-client-http-urls https://127.0.0.1:1"
+                .to_owned(),
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url \
+             https://127.0.0.1:1",
+        ),
+    ] {
+        let (code, message) = complaint(&line);
+        assert_eq!(code, 1, "{line}: {message}");
+        assert_eq!(message, text, "{line}");
+    }
+}
+
+#[test]
+fn tls_flags_are_settings_and_say_what_has_no_effect() {
+    let (settings, notes) = run_with(
+        "--cert-file c --key-file k --trusted-ca-file t --client-cert-auth --client-crl-file r \
+         --peer-cert-file p --peer-key-file q --peer-auto-tls --tls-recheck-interval 2s \
+         --cipher-suites TLS_RSA_WITH_AES_128_CBC_SHA,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 \
+         --cors http://b:1,http://a:1 --host-whitelist a,b",
+        &[],
+    )
+    .expect("accepted");
+    let file = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string());
+    assert_eq!(
+        file(&settings.client_tls.trusted_ca_file).as_deref(),
+        Some("t")
+    );
+    assert_eq!(file(&settings.client_tls.crl_file).as_deref(), Some("r"));
+    assert_eq!(file(&settings.peer_tls.cert_file).as_deref(), Some("p"));
+    assert!(settings.client_tls.client_cert_auth && !settings.peer_tls.client_cert_auth);
+    assert_eq!(settings.tls_recheck_interval, Duration::from_secs(2));
+    assert_eq!(settings.cors.len(), 2);
+    assert!(settings.host_whitelist.contains("b"));
+    let is_said = |wanted: &str| {
+        notes
+            .iter()
+            .any(|note| format!("{note:?}").contains(wanted))
+    };
+    for wanted in [
+        "SuitesLeftOut",
+        "TlsUnused { port: \"client\"",
+        "TlsUnused { port: \"peer\"",
+        "CertAuthUnused { flag: \"client-cert-auth\"",
+        "AutoTlsUnused { port: \"peer\"",
+    ] {
+        assert!(is_said(wanted), "{wanted}: {notes:?}");
+    }
 }
 
 #[test]

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
-use kvd::serve::{Cores, Listener, Options, Protocols, Services, Serving, limits, start};
+use kvd::serve::{Cores, Listener, Options, Protocols, Secure, Services, Serving, limits, start};
+use kvd::tls::{self, Live, Port};
 use kvd::urls::Url;
+use kvd_server::metrics::{Level, Metrics};
 use tokio::sync::{Notify, Semaphore};
 use tonic::service::Routes;
 use tonic_health::pb::HealthCheckRequest;
@@ -339,6 +341,94 @@ async fn idle_grpc_clients_do_not_hold_up_a_stop() {
         "{:?}",
         before.elapsed()
     );
+}
+
+/// TLS with a generated certificate, and the folder that holds it.
+fn secure() -> (Secure, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let hosts = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let options = tls::self_signed(&folder.path().join("fixtures"), &hosts, 1).expect("made");
+    let metrics = Arc::new(Metrics::new(Level::Basic, "0"));
+    let secure = Secure {
+        live: Live::open(Port::Client, options, metrics).expect("opened"),
+        check_client_san: false,
+    };
+    (secure, folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_and_half_open_connections_do_not_keep_others_out() {
+    let (secure, _folder) = secure();
+    let options = Options {
+        tls: Some(secure),
+        pending_max: 3,
+        ..Options::default()
+    };
+    let gate = Gate::default();
+    let (serving, _cores) = serve("https://127.0.0.1:0", options.clone(), &gate, 1000);
+    let address = serving.addresses()[0];
+    // The first bytes of a handshake that never goes on, and silence.
+    let mut held = Vec::new();
+    for count in 0..6 {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        if count % 2 == 0 {
+            stream
+                .write_all(b"\x16\x03\x01\x02\x00\x01")
+                .expect("write");
+        }
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        held.push(stream);
+    }
+    until("the oldest are closed", || serving.open_connections() <= 3).await;
+    // Who asks in plain HTTP is answered at once.
+    let answer = blocking(move || get_once(address, "/hello")).await;
+    assert!(
+        answer.contains("Client sent an HTTP request to an HTTPS server."),
+        "{answer}"
+    );
+    // The oldest were cut off.
+    let mut oldest = held.remove(0);
+    let read = blocking(move || oldest.read(&mut [0; 16]).unwrap_or(0)).await;
+    assert_eq!(read, 0);
+
+    let quick = Options {
+        handshake_timeout: Duration::from_millis(100),
+        pending_max: 100,
+        ..options
+    };
+    let (serving, _cores) = serve("https://127.0.0.1:0", quick, &gate, 1000);
+    let mut slow = TcpStream::connect(serving.addresses()[0]).expect("connect");
+    slow.write_all(b"\x16\x03\x01\x02\x00\x01").expect("write");
+    slow.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let read = blocking(move || slow.read(&mut [0; 16]).unwrap_or(0)).await;
+    assert_eq!(read, 0, "a slow handshake is given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_bytes_on_a_tls_port_harm_nobody() {
+    let (secure, _folder) = secure();
+    let options = Options {
+        tls: Some(secure),
+        ..Options::default()
+    };
+    let gate = Gate::default();
+    let (serving, _cores) = serve("https://127.0.0.1:0", options, &gate, 1000);
+    let address = serving.addresses()[0];
+    let mut seed = 11_u32;
+    for round in 0..40_u8 {
+        let mut bytes = vec![0x16, 3, 1, 0, 60, 1, 0, 0, 56, 3, 3];
+        for _ in 0..80 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            bytes.push((seed >> 24) as u8);
+        }
+        bytes.truncate(usize::from(round) * 2 + 2);
+        let mut stream = TcpStream::connect(address).expect("connect");
+        // It may be reset while it writes.
+        let _reset = stream.write_all(&bytes);
+    }
+    let answer = blocking(move || get_once(address, "/hello")).await;
+    assert!(answer.starts_with("HTTP/1.0 400"), "{answer}");
+    until("all are closed", || serving.open_connections() == 0).await;
 }
 
 #[test]

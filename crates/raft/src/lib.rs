@@ -62,6 +62,8 @@ pub mod disk;
 mod error;
 mod events;
 mod force;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod keeper;
 mod log_store;
 mod membership;

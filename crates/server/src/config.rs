@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use kvd_raft::Dialer;
 use kvd_raft::wal::StallLimits;
 
 use crate::limits;
@@ -93,6 +95,8 @@ pub struct Config {
     pub wal_stall_switch: Option<PathBuf>,
     /// Whether ranges and watches of the v3 API show the keys of the v2 tree.
     pub v2_keys_visible: bool,
+    /// How other members are reached.
+    pub dialer: Arc<dyn Dialer>,
     /// Settings of the store.
     pub store: kvd_mvcc::Options,
     /// Version of kvd, for logs and metrics.

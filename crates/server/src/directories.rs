@@ -10,7 +10,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Creates `dirs`, and what is missing above them, with mode 0700.
+/// What the directories' mode should be: nobody else may read keys and values.
+const MODE: u32 = 0o700;
+
+/// Creates `dirs`, and what is missing above them, with mode 0700. Of one that exists with another
+/// mode a warning says so, as in etcd (`fileutil.CheckDirPermission`).
 ///
 /// With `durable`, their names are on the disk on return, all the way up; also of those that an
 /// earlier start made before it was cut short.
@@ -24,9 +28,19 @@ pub(crate) fn create(dirs: &[&Path], durable: bool) -> Result<()> {
         };
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(MODE)
             .create(dir)
             .map_err(at)?;
+        let mode = fs::metadata(dir).map_err(at)?.mode() & 0o777;
+        if mode != MODE {
+            tracing::warn!(
+                directory = %dir.display(),
+                permission = format!("{mode:03o}"),
+                recommended = format!("{MODE:03o}"),
+                "the directory exists with another permission than recommended to prevent \
+                 possible unprivileged access to the data"
+            );
+        }
         if durable {
             sync_above(dir).map_err(at)?;
         }

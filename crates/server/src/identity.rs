@@ -390,6 +390,7 @@ mod tests {
             bootstrap_defrag_bytes: 0,
             wal_stall: kvd_raft::wal::StallLimits::default(),
             wal_stall_switch: None,
+            dialer: std::sync::Arc::new(kvd_raft::PlainDialer),
             store: kvd_mvcc::Options::default(),
             version: "0",
         }

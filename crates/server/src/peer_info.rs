@@ -11,6 +11,8 @@ pub struct PeerInfo {
     pub address: Option<SocketAddr>,
     /// The subject common name of the client's certificate, if it showed one that was verified.
     pub common_name: Option<Arc<str>>,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
     /// Whether the request came through the JSON gateway, where etcd does not take the certificate
     /// for a user.
     pub gateway: bool,

@@ -475,6 +475,6 @@ fn raft_options(
         events: Arc::clone(metrics) as Arc<dyn kvd_raft::Events>,
         stall: config.wal_stall,
         disk: wal_disk(config),
-        dialer: Arc::new(kvd_raft::PlainDialer),
+        dialer: Arc::clone(&config.dialer),
     }
 }

@@ -133,6 +133,16 @@ impl Url {
         self.scheme
     }
 
+    /// Whether both are the same address or socket, with TLS or without.
+    pub fn is_same_place(&self, other: &Url) -> bool {
+        let sockets = (self.scheme.is_unix(), other.scheme.is_unix());
+        match sockets {
+            (true, true) => self.socket_path() == other.socket_path(),
+            (false, false) => self.authority == other.authority,
+            _ => false,
+        }
+    }
+
     /// The text as it was given, with the scheme in small letters.
     pub fn as_str(&self) -> &str {
         &self.text

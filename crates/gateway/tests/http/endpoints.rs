@@ -10,6 +10,7 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use kvd_api::pb::etcdserverpb::AlarmType;
 use kvd_gateway::{Options, client_router, metrics_router, peer_router};
+use kvd_server::peer_info::PeerInfo;
 use tower::ServiceExt;
 
 async fn send(router: Router, request: Request<Body>) -> (u16, HeaderMap, String) {
@@ -295,12 +296,12 @@ async fn unknown_host_names_are_refused_without_tls() {
         ("evil.example:2379", false, 421),
         ("evil.example", true, 200),
     ] {
-        let options = Options {
-            secure,
-            ..options.clone()
-        };
-        let router = client_router(services(), member.clone(), None, options);
+        let router = client_router(services(), member.clone(), None, options.clone());
         let mut request = request("GET", "/version");
+        request.extensions_mut().insert(PeerInfo {
+            tls: secure,
+            ..PeerInfo::default()
+        });
         request
             .headers_mut()
             .insert("host", host.parse().expect("a header value"));

@@ -6,7 +6,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use kvd_gateway::{ClientCertName, Options, client_router};
+use kvd_gateway::{Options, client_router};
+use kvd_server::peer_info::PeerInfo;
 use tower::ServiceExt;
 
 fn router() -> Router {
@@ -296,7 +297,7 @@ async fn the_gateway_can_be_switched_off() {
 async fn a_certificate_with_a_name_is_refused_while_auth_is_on() {
     let member = FakeMember::healthy();
     let options = Options {
-        secure: true,
+        client_cert_auth: true,
         ..Options::default()
     };
     for (auth_enabled, name, status) in
@@ -305,7 +306,11 @@ async fn a_certificate_with_a_name_is_refused_while_auth_is_on() {
         member.change(|says| says.auth_enabled = auth_enabled);
         let router = client_router(services(), member.clone(), None, options.clone());
         let request = Request::post("/v3/kv/range")
-            .extension(ClientCertName(name.into()))
+            .extension(PeerInfo {
+                common_name: Some(name.into()),
+                tls: true,
+                ..PeerInfo::default()
+            })
             .body(r#"{"key":"Zm9v"}"#.into())
             .expect("a request");
         let (got, _, body) = send(router, request).await;

@@ -57,6 +57,7 @@ fn value(kind: Kind) -> String {
         Kind::Duration => "duration".into(),
         Kind::Urls => "URLs by commas".into(),
         Kind::List => "texts by commas".into(),
+        Kind::Origins => "`*` or URLs by commas".into(),
         Kind::Choice(words) => words.join(", "),
         Kind::Gates => "`Name=true,…`".into(),
     }

@@ -26,6 +26,8 @@ pub enum Kind {
     Urls,
     /// Texts split by commas.
     List,
+    /// `*`, or URLs split by commas.
+    Origins,
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// `Name=true,Name=false`.

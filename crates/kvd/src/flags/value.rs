@@ -18,7 +18,8 @@ pub fn check(kind: Kind, text: &str) -> Result<(), Complaint> {
         Kind::Uint => uint(text).map(drop),
         Kind::Uint32 => uint32(text).map(drop),
         Kind::Duration => duration(text).map(drop).ok_or_else(parse_error),
-        Kind::Urls => urls::parse_list(text).map(drop).map_err(|e| e.to_string()),
+        Kind::Origins if text == "*" => Ok(()),
+        Kind::Urls | Kind::Origins => urls::parse_list(text).map(drop).map_err(|e| e.to_string()),
         Kind::Choice(words) => {
             if words.contains(&text) {
                 Ok(())

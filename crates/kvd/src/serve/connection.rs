@@ -2,26 +2,32 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, Version};
 use http_body_util::Either;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use kvd_raft::Connection;
+use kvd_server::peer_info::PeerInfo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 use tracing::debug;
 
+use super::greeting::{Protocol, greet};
+use super::limits;
+use super::pending::{Pending, Ticket};
+use super::refusal;
 use super::rewind::Rewind;
-
-/// What an HTTP/2 client sends first (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::tls::{Closing, Live};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -46,11 +52,22 @@ pub enum Protocols {
     HttpOnly,
 }
 
+/// TLS of a listener.
+#[derive(Clone, Debug)]
+pub struct Secure {
+    /// How hands are shaken now.
+    pub live: Arc<Live>,
+    /// Whether a client's certificate must fit its address.
+    pub check_client_san: bool,
+}
+
 /// Bounds of a connection.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What the listener speaks.
     pub protocols: Protocols,
+    /// TLS of the listeners whose URLs want it; there must be one when any does.
+    pub tls: Option<Secure>,
     /// Streams that a client may open at a time on one connection.
     pub max_concurrent_streams: u32,
     /// Time between pings that check whether an HTTP/2 client is there; `None`: never.
@@ -59,6 +76,10 @@ pub struct Options {
     pub keepalive_timeout: Duration,
     /// Time to say which protocol is spoken.
     pub first_bytes_timeout: Duration,
+    /// Time for a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Connections that may be shaking hands, or have said nothing yet.
+    pub pending_max: usize,
     /// Time to send a whole HTTP/1 head, also the next one on the same connection.
     pub head_timeout: Duration,
     /// Largest set of headers of a request.
@@ -69,10 +90,13 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             protocols: Protocols::Both,
+            tls: None,
             max_concurrent_streams: u32::MAX,
             keepalive_interval: Some(Duration::from_secs(2 * 3600)),
             keepalive_timeout: Duration::from_secs(20),
             first_bytes_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            pending_max: limits::PENDING,
             head_timeout: Duration::from_secs(30),
             head_bytes_max: 64 * 1024,
         }
@@ -108,11 +132,22 @@ impl<T, B> Serve<B> for T where
 {
 }
 
-/// Serves one connection until either side ends it.
+/// How connections come in.
+pub(super) struct Entry {
+    pub(super) options: Arc<Options>,
+    /// Whether this listener has a URL without TLS.
+    pub(super) plain: bool,
+    /// Whether it has one with TLS.
+    pub(super) tls: bool,
+    pub(super) pending: Arc<Pending>,
+}
+
+/// Serves one connection, from `address`, until either side ends it.
 pub(super) async fn run<S, G, H, GB, HB>(
     mut stream: S,
+    address: Option<SocketAddr>,
     services: Services<G, H>,
-    options: &Options,
+    entry: &Entry,
     stop: &Stop,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -121,19 +156,113 @@ pub(super) async fn run<S, G, H, GB, HB>(
     GB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     HB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let sniffed = tokio::select! {
-        sniffed = tokio::time::timeout(options.first_bytes_timeout, sniff(&mut stream)) => sniffed,
+    let options = &entry.options;
+    let ticket = entry.pending.enter();
+    let greeting = greet(&mut stream, options.first_bytes_timeout, stop, &ticket).await;
+    let Some((protocol, read)) = greeting else {
+        return;
+    };
+    let secure = options.tls.as_ref().filter(|_| entry.tls);
+    match (protocol, secure) {
+        (Protocol::Tls, Some(secure)) => {
+            // Boxed: these connections pay for encryption, the others need not carry its state.
+            let stream: Box<dyn Connection> = Box::new(Rewind::new(read, stream));
+            let handshake = secured(stream, address, services, (options, secure), stop, ticket);
+            Box::pin(handshake).await;
+        }
+        (Protocol::Tls, None) => {
+            drop(ticket);
+            refusal::tls_to_plain(&mut stream, address).await;
+        }
+        (Protocol::Http1 | Protocol::Http2, Some(secure)) if !entry.plain => {
+            drop(ticket);
+            refusal::plain_to_tls(&mut stream, protocol, address, &secure.live).await;
+        }
+        _ => {
+            drop(ticket);
+            let info = PeerInfo {
+                address,
+                ..PeerInfo::default()
+            };
+            let stream = Rewind::new(read, stream);
+            serve(protocol, stream, services, options, stop, info).await;
+        }
+    }
+}
+
+/// Shakes hands and serves what is inside.
+async fn secured<G, H, GB, HB>(
+    stream: Box<dyn Connection>,
+    address: Option<SocketAddr>,
+    services: Services<G, H>,
+    (options, secure): (&Options, &Secure),
+    stop: &Stop,
+    ticket: Ticket,
+) where
+    G: Serve<GB>,
+    H: Serve<HB>,
+    GB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    HB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let live = &secure.live;
+    let closing = Closing {
+        drain: stop.drain.child_token(),
+        cut: stop.cut.child_token(),
+    };
+    let handshake = live.accept(stream, address, secure.check_client_san, closing);
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(options.handshake_timeout, handshake) => accepted,
         () = stop.drain.cancelled() => return,
+        () = ticket.pushed_out() => return refusal::slow_handshake(address, live, true),
     };
-    let (protocol, prefix) = match sniffed {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return debug!(%error, "connection ended before its first request"),
-        Err(_) => return debug!("connection closed: it said nothing"),
+    let mut accepted = match accepted {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(rejected)) => {
+            drop(ticket);
+            return refusal::handshake(rejected, address, live).await;
+        }
+        Err(_) => return refusal::slow_handshake(address, live, false),
     };
+    let stop = Stop {
+        drain: accepted.closing.drain.clone(),
+        cut: accepted.closing.cut.clone(),
+    };
+    let limit = options.first_bytes_timeout;
+    let greeting = greet(&mut accepted.stream, limit, &stop, &ticket).await;
+    drop(ticket);
+    let Some((protocol, read)) = greeting else {
+        return;
+    };
+    let info = PeerInfo {
+        address,
+        common_name: accepted.common_name,
+        tls: true,
+        ..PeerInfo::default()
+    };
+    let stream = Rewind::new(read, accepted.stream);
+    serve(protocol, stream, services, options, &stop, info).await;
+    drop(accepted.open);
+}
+
+/// Serves HTTP on a connection of which the first bytes were read.
+async fn serve<S, G, H, GB, HB>(
+    protocol: Protocol,
+    stream: Rewind<S>,
+    services: Services<G, H>,
+    options: &Options,
+    stop: &Stop,
+    info: PeerInfo,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    G: Serve<GB>,
+    H: Serve<HB>,
+    GB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    HB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let allowed = match protocol {
         Protocol::Http2 => true,
         Protocol::Http1 => options.protocols != Protocols::GrpcOnly,
-        Protocol::Unknown => false,
+        Protocol::Tls | Protocol::Unknown => false,
     };
     if !allowed {
         return debug!(
@@ -141,9 +270,12 @@ pub(super) async fn run<S, G, H, GB, HB>(
             "connection closed: it speaks no protocol of this port"
         );
     }
-    let io = TokioIo::new(Rewind::new(prefix, stream));
+    let io = TokioIo::new(stream);
     let split = options.protocols;
-    let service = service_fn(move |request| dispatch(&services, split, request));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(info.clone());
+        dispatch(&services, split, request)
+    });
     let result = if protocol == Protocol::Http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
@@ -242,35 +374,4 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    Http2,
-    Unknown,
-}
-
-/// Reads until it is clear what is spoken; what was read comes back with the answer.
-async fn sniff(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(Protocol, Bytes)> {
-    let mut read = BytesMut::with_capacity(4096);
-    loop {
-        if stream.read_buf(&mut read).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let common = read.len().min(PREFACE.len());
-        if read[..common] != PREFACE[..common] {
-            // A method comes first in HTTP/1, in capitals; TLS and noise look otherwise.
-            let method = read[0].is_ascii_uppercase();
-            let protocol = if method {
-                Protocol::Http1
-            } else {
-                Protocol::Unknown
-            };
-            return Ok((protocol, read.freeze()));
-        }
-        if common == PREFACE.len() {
-            return Ok((Protocol::Http2, read.freeze()));
-        }
-    }
 }

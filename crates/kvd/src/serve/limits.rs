@@ -8,6 +8,9 @@ use tokio::sync::Semaphore;
 
 /// Connections that peers may open. Clients cannot keep them out.
 const PEERS: usize = 64;
+/// Connections of one kind of port that may be shaking hands or have said nothing yet; the oldest
+/// goes when there are more.
+pub const PENDING: usize = 1024;
 /// Descriptors kept for logs, the store (etcd: `reservedInternalFDNum`, 150) and peers.
 const RESERVED: u64 = 150 + PEERS as u64;
 

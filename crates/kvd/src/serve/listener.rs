@@ -62,6 +62,9 @@ impl Drop for SocketFile {
 #[derive(Debug)]
 pub struct Listener {
     url: Url,
+    /// Whether there is a URL without TLS, and one with it, for this socket.
+    plain: bool,
+    tls: bool,
     pub(super) bound: Bound,
 }
 
@@ -81,6 +84,8 @@ impl Listener {
         match bound {
             Ok(bound) => Ok(Listener {
                 url: url.clone(),
+                plain: !url.scheme().is_tls(),
+                tls: url.scheme().is_tls(),
                 bound,
             }),
             Err(source) => Err(BindError {
@@ -89,6 +94,29 @@ impl Listener {
                 source,
             }),
         }
+    }
+
+    /// Serves `url` on this socket, too, if it names the same one: with and without TLS on one
+    /// address is told apart by the first byte.
+    ///
+    /// Returns whether it does.
+    pub fn also(&mut self, url: &Url) -> bool {
+        let same = url.is_same_place(&self.url);
+        if same {
+            self.plain |= !url.scheme().is_tls();
+            self.tls |= url.scheme().is_tls();
+        }
+        same
+    }
+
+    /// Whether it takes connections without TLS.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether it takes connections with TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
     }
 
     /// The URL it listens on.

@@ -7,11 +7,14 @@
 //! ```
 //!
 //! A connection stays on its core for life, so that its requests never wake another thread. The
-//! first bytes decide the protocol: HTTP/2 when the client starts with its preface (h2c by prior
-//! knowledge, which is what gRPC clients do), else HTTP/1. gRPC requests go to one service, all
+//! first bytes decide the protocol: TLS, HTTP/2 when the client starts with its preface (h2c by
+//! prior knowledge, which is what gRPC clients do), else HTTP/1. Inside TLS the same is asked again.
+//! Every request carries what is known of its connection
+//! ([`PeerInfo`](kvd_server::peer_info::PeerInfo)). gRPC requests go to one service, all
 //! others to another; what these services are is no concern of this folder.
 //!
-//! Bounds: connections ([`limits`]), time to say the first bytes, time and size of headers, streams
+//! Bounds: connections ([`limits`]), those that say nothing or shake hands (`pending`), time to do
+//! either, time and size of headers, streams
 //! a connection, pings that find dead peers ([`Options`]).
 //!
 //! Stopping: no new connections; open ones finish their requests (`GOAWAY`, `connection: close`)
@@ -20,12 +23,15 @@
 mod authority;
 mod connection;
 mod cores;
+mod greeting;
 pub mod limits;
 mod listener;
+mod pending;
+mod refusal;
 mod rewind;
 mod server;
 
-pub use connection::{Options, Protocols, Services};
+pub use connection::{Options, Protocols, Secure, Services};
 pub use cores::Cores;
 pub use listener::{BindError, Listener};
 pub use server::{Serving, start};

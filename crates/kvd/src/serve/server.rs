@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
-use super::connection::{Options, Serve, Services, Stop, run};
+use super::connection::{Entry, Options, Serve, Services, Stop, run};
 use super::cores::Cores;
 use super::limits::Connections;
 use super::listener::{Bound, Listener, SocketFile};
+use super::pending::Pending;
 
 /// Pause after a failed accept, so that a lack of descriptors does not burn a core.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -121,17 +122,25 @@ where
     let stop = Stop::default();
     let connections = TaskTracker::new();
     let options = Arc::new(options);
+    let pending = Pending::new(options.pending_max);
     let mut acceptors = Vec::new();
     let mut addresses = Vec::new();
     for listener in listeners {
         addresses.extend(listener.local_address());
+        let (plain, tls) = (listener.is_plain(), listener.is_tls());
+        let entry = Entry {
+            options: Arc::clone(&options),
+            plain,
+            tls,
+            pending: Arc::clone(&pending),
+        };
         let acceptor = Acceptor {
             socket: Socket::register(listener.bound)?,
             accepting: accepting.clone(),
             limit: limit.clone(),
             shared: Shared {
                 services: services.clone(),
-                options: options.clone(),
+                entry: Arc::new(entry),
                 stop: stop.clone(),
                 connections: connections.clone(),
                 cores: cores.clone(),
@@ -159,7 +168,7 @@ enum Socket {
 
 /// A connection on its way to another runtime.
 enum Accepted {
-    Tcp(std::net::TcpStream),
+    Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -174,8 +183,8 @@ impl Socket {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Socket::Tcp(socket) => {
-                let (stream, _) = socket.accept().await?;
-                Ok(Accepted::Tcp(stream.into_std()?))
+                let (stream, address) = socket.accept().await?;
+                Ok(Accepted::Tcp(stream.into_std()?, address))
             }
             Socket::Unix(socket, _) => {
                 let (stream, _) = socket.accept().await?;
@@ -189,7 +198,7 @@ impl Socket {
 #[derive(Clone)]
 struct Shared<G, H> {
     services: Services<G, H>,
-    options: Arc<Options>,
+    entry: Arc<Entry>,
     stop: Stop,
     connections: TaskTracker,
     cores: Arc<Cores>,
@@ -247,27 +256,26 @@ impl<G, H> Shared<G, H> {
         GB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         HB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let (services, options, stop) = (
+        let (services, entry, stop) = (
             self.services.clone(),
-            self.options.clone(),
+            Arc::clone(&self.entry),
             self.stop.clone(),
         );
         let serve = async move {
             // Streams are registered with the runtime of the core that they are served on.
-            let result = match accepted {
-                Accepted::Tcp(stream) => prepare(stream).map(tokio::net::TcpStream::from_std),
-                Accepted::Unix(stream) => {
-                    match tokio::net::UnixStream::from_std(stream) {
-                        Ok(stream) => run(stream, services, &options, &stop).await,
-                        Err(error) => debug!(%error, "connection lost before it was served"),
+            let lost = |error: io::Error| debug!(%error, "connection lost before it was served");
+            match accepted {
+                Accepted::Tcp(stream, address) => {
+                    let stream = prepare(stream).and_then(tokio::net::TcpStream::from_std);
+                    match stream {
+                        Ok(stream) => run(stream, Some(address), services, &entry, &stop).await,
+                        Err(error) => lost(error),
                     }
-                    drop(permit);
-                    return;
                 }
-            };
-            match result.and_then(|stream| stream) {
-                Ok(stream) => run(stream, services, &options, &stop).await,
-                Err(error) => debug!(%error, "connection lost before it was served"),
+                Accepted::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
+                    Ok(stream) => run(stream, None, services, &entry, &stop).await,
+                    Err(error) => lost(error),
+                },
             }
             drop(permit);
         };

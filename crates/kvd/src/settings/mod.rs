@@ -4,6 +4,7 @@ mod auth;
 mod bootstrap;
 mod default_host;
 mod resolve;
+mod security;
 mod types;
 
 pub(crate) use bootstrap::same_places;

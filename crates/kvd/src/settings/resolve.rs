@@ -3,12 +3,14 @@
 //! Source: etcd `server/etcdmain/config.go`, `server/embed/config.go` (`Validate`,
 //! `UpdateDefaultClusterFromName`).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kvd_server::limits;
 
 use super::default_host::default_host;
+use super::security::Security;
 use super::types::{
     AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,
     StorageEngine,
@@ -35,6 +37,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
     let read = Reader { given };
     let addresses = Addresses::read(&read, from_file)?;
     let (heartbeat_interval, election_timeout) = timing(&read)?;
+    let (security, notes) = Security::read(&read, &addresses, from_file)?;
     let mut settings = Settings {
         name: read.text("name"),
         data_dir: PathBuf::from(read.text("data-dir")),
@@ -46,10 +49,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         advertise_peer_urls: addresses.advertise_peer,
         advertise_client_urls: addresses.advertise_client,
         initial_cluster: Members::new(),
-        initial_cluster_state: match read.given.get("initial-cluster-state") {
-            "existing" => ClusterState::Existing,
-            _ => ClusterState::New,
-        },
+        initial_cluster_state: cluster_state(&read),
         initial_cluster_token: read.text("initial-cluster-token"),
         strict_reconfig_check: read.bool("strict-reconfig-check"),
         max_learners: usize::try_from(read.int("max-learners")).unwrap_or(0),
@@ -74,18 +74,18 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         grpc_gateway: read.bool("enable-grpc-gateway"),
         v2: read.bool("enable-v2"),
         v2_keys_visible: read.bool("v2-keys-visible-in-v3"),
+        cors: read.set("cors"),
+        host_whitelist: read.set("host-whitelist"),
+        client_tls: security.client,
+        peer_tls: security.peer,
+        self_signed_years: security.self_signed_years,
+        tls_recheck_interval: security.recheck_interval,
         auto_compaction: auto_compaction(&read)?,
-        compaction_batch_limit: usize::try_from(read.int("compaction-batch-limit"))
-            .ok()
-            .filter(|limit| *limit > 0),
+        compaction_batch_limit: batch_limit(&read),
         compaction_sleep_interval: positive(read.duration("compaction-sleep-interval")?),
         auth: auth_settings(&read)?,
         audit: kvd_server::audit::Settings::Off,
-        storage_engine: match read.given.get("storage-engine") {
-            "redb" => StorageEngine::Redb,
-            "memory" => StorageEngine::Memory,
-            _ => StorageEngine::Sled,
-        },
+        storage_engine: storage_engine(&read),
         storage_cache_bytes: Some(read.size("storage-cache-bytes")).filter(|bytes| *bytes > 0),
         storage_stall_timeout: read.duration("storage-stall-timeout")?,
         storage_stall_recovery: read.duration("storage-stall-recovery")?,
@@ -96,8 +96,29 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         feature_gates: feature_gates(&read)?,
         log,
     };
+    notes.into_iter().for_each(|note| given.note(note));
     finish(&mut settings, given)?;
     Ok(settings)
+}
+
+fn cluster_state(read: &Reader<'_>) -> ClusterState {
+    match read.given.get("initial-cluster-state") {
+        "existing" => ClusterState::Existing,
+        _ => ClusterState::New,
+    }
+}
+
+fn batch_limit(read: &Reader<'_>) -> Option<usize> {
+    let limit = usize::try_from(read.int("compaction-batch-limit")).ok();
+    limit.filter(|limit| *limit > 0)
+}
+
+fn storage_engine(read: &Reader<'_>) -> StorageEngine {
+    match read.given.get("storage-engine") {
+        "redb" => StorageEngine::Redb,
+        "memory" => StorageEngine::Memory,
+        _ => StorageEngine::Sled,
+    }
 }
 
 /// What depends on several flags at once.
@@ -131,12 +152,7 @@ fn finish(settings: &mut Settings, given: &mut Assignments) -> Result<()> {
         None => Members::from([(name, settings.advertise_peer_urls.clone())]),
         Some(text) => urls::parse_members(text).map_err(Setting::InitialCluster)?,
     };
-    let tls = settings
-        .initial_cluster
-        .values()
-        .flatten()
-        .find(|url| url.scheme().is_tls());
-    no_tls("initial-cluster", tls)
+    Ok(())
 }
 
 /// Replaces `localhost` in what is advertised by default when the member listens everywhere.
@@ -168,25 +184,29 @@ fn advertise_default_host(settings: &mut Settings, given: &mut Assignments) {
 }
 
 /// Typed access to texts that were checked when they were given.
-struct Reader<'a> {
-    given: &'a Assignments,
+pub(super) struct Reader<'a> {
+    pub(super) given: &'a Assignments,
 }
 
 impl Reader<'_> {
-    fn text(&self, name: &str) -> String {
+    pub(super) fn text(&self, name: &str) -> String {
         self.given.get(name).to_owned()
     }
 
-    fn bool(&self, name: &str) -> bool {
+    pub(super) fn bool(&self, name: &str) -> bool {
         value::bool(self.given.get(name)).unwrap_or(false)
     }
 
-    fn uint(&self, name: &str) -> u64 {
+    pub(super) fn uint(&self, name: &str) -> u64 {
         value::uint(self.given.get(name)).unwrap_or(0)
     }
 
     fn int(&self, name: &str) -> i64 {
         value::int(self.given.get(name)).unwrap_or(0)
+    }
+
+    fn set(&self, name: &str) -> BTreeSet<String> {
+        value::list(self.given.get(name)).into_iter().collect()
     }
 
     fn size(&self, name: &str) -> usize {
@@ -197,7 +217,7 @@ impl Reader<'_> {
         value::duration(self.given.get(name)).unwrap_or(0)
     }
 
-    fn duration(&self, name: &'static str) -> Result<Duration> {
+    pub(super) fn duration(&self, name: &'static str) -> Result<Duration> {
         let nanos = self.int_duration(name);
         if nanos < 0 {
             return Err(Setting::Negative {
@@ -220,11 +240,11 @@ impl Reader<'_> {
 }
 
 /// Where the member listens and what it advertises.
-struct Addresses {
-    listen_peer: Vec<Url>,
-    listen_client: Vec<Url>,
-    listen_http: Vec<Url>,
-    listen_metrics: Vec<Url>,
+pub(super) struct Addresses {
+    pub(super) listen_peer: Vec<Url>,
+    pub(super) listen_client: Vec<Url>,
+    pub(super) listen_http: Vec<Url>,
+    pub(super) listen_metrics: Vec<Url>,
     advertise_peer: Vec<Url>,
     advertise_client: Vec<Url>,
 }
@@ -234,7 +254,6 @@ impl Addresses {
         let listen = |flag| -> Result<Vec<Url>> {
             let urls = read.urls(flag)?;
             check_bind(&urls)?;
-            no_tls(flag, urls.iter().find(|url| url.scheme().is_tls()))?;
             Ok(urls)
         };
         let addresses = Addresses {
@@ -258,19 +277,17 @@ impl Addresses {
             let urls = urls::join(&self.advertise_client);
             return Err(Setting::AdvertiseClient { urls, url }.into());
         }
-        let tls = self.advertise_peer.iter().find(|url| url.scheme().is_tls());
-        no_tls("initial-advertise-peer-urls", tls)?;
         if !from_file
             && read.given.is_set("listen-client-urls")
             && !read.given.is_set("advertise-client-urls")
         {
             return Err(Setting::AdvertiseClientMissing.into());
         }
-        match self
-            .listen_http
-            .iter()
-            .find(|url| self.listen_client.contains(url))
-        {
+        match self.listen_http.iter().find(|url| {
+            self.listen_client
+                .iter()
+                .any(|other| other.is_same_place(url))
+        }) {
             Some(url) => Err(Setting::SharedListener(url.to_string()).into()),
             None => Ok(()),
         }
@@ -293,25 +310,6 @@ fn check_bind(urls: &[Url]) -> Result<()> {
 fn without_host(urls: &[Url]) -> Option<String> {
     let empty = |url: &&Url| url.host_and_port().is_some_and(|(host, _)| host.is_empty());
     urls.iter().find(empty).map(Url::to_string)
-}
-
-fn no_tls(flag: &'static str, url: Option<&Url>) -> Result<()> {
-    match url {
-        None => Ok(()),
-        Some(url) => {
-            let instead = if url.scheme().is_unix() {
-                "unix"
-            } else {
-                "http"
-            };
-            Err(Setting::Tls {
-                flag,
-                url: url.to_string(),
-                instead,
-            }
-            .into())
-        }
-    }
 }
 
 fn timing(read: &Reader<'_>) -> Result<(Duration, Duration)> {
@@ -495,6 +493,6 @@ fn or_default(value: u64, default: u64) -> u64 {
     if value == 0 { default } else { value }
 }
 
-fn non_empty(text: String) -> Option<String> {
+pub(super) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

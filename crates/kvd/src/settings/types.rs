@@ -1,9 +1,11 @@
 //! The settings as types.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::gates::FeatureGates;
+use crate::tls;
 use crate::urls::{Members, Url};
 
 /// Everything a member needs to know to start.
@@ -71,6 +73,18 @@ pub struct Settings {
     pub v2: bool,
     /// `--v2-keys-visible-in-v3`.
     pub v2_keys_visible: bool,
+    /// `--cors`.
+    pub cors: BTreeSet<String>,
+    /// `--host-whitelist`.
+    pub host_whitelist: BTreeSet<String>,
+    /// TLS of the client port and the metrics.
+    pub client_tls: tls::Options,
+    /// TLS of the peer port.
+    pub peer_tls: tls::Options,
+    /// `--self-signed-cert-validity`.
+    pub self_signed_years: u64,
+    /// `--tls-recheck-interval`.
+    pub tls_recheck_interval: Duration,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub auto_compaction: AutoCompaction,
     /// `--compaction-batch-limit`; `None` means the store's default.
@@ -101,6 +115,16 @@ pub struct Settings {
     pub feature_gates: FeatureGates,
     /// `--log-*`.
     pub log: LogSettings,
+}
+
+impl Settings {
+    /// Whether a URL for clients, or for metrics, wants TLS.
+    pub fn serves_clients_with_tls(&self) -> bool {
+        let clients = self.listen_client_urls.iter();
+        let others = self.listen_client_http_urls.iter();
+        let mut urls = clients.chain(others).chain(&self.listen_metrics_urls);
+        urls.any(|url| url.scheme().is_tls())
+    }
 }
 
 /// `--initial-cluster-state`.

@@ -94,18 +94,31 @@ impl Peers {
         &self.transfers
     }
 
-    /// The peer `id`. When its URLs have changed, the next connection is made to the new ones.
+    /// The peer `id`. When its URLs have changed, the next connection is made to the new ones. When
+    /// the dialer has something better ([`Dialer::generation`]), it is one with connections of its
+    /// own, and whoever holds the old one may finish what is under way.
     pub(crate) fn get(&self, id: u64, node: &PeerNode) -> Arc<Peer> {
+        let generation = self.dialer.generation();
         let mut known = self.known.lock();
-        if let Some(peer) = known.get(&id) {
+        let old = known.get(&id).cloned();
+        if let Some(peer) = &old {
             let mut urls = peer.urls.lock();
             if *urls != node.peer_urls {
                 urls.clone_from(&node.peer_urls);
             }
+        }
+        if let Some(peer) = &old
+            && peer.generation == generation
+        {
             return peer.clone();
         }
         let _context = self.runtime.enter();
-        let peer = Arc::new(Peer::new(id, node.peer_urls.clone(), self));
+        let urls = old.as_ref().map(|old| Arc::clone(&old.urls));
+        let urls = urls.unwrap_or_else(|| Arc::new(Mutex::new(node.peer_urls.clone())));
+        let peer = Arc::new(Peer::new(id, urls, generation, self));
+        if let Some(old) = old {
+            *peer.connected_since.lock() = *old.connected_since.lock();
+        }
         known.insert(id, peer.clone());
         peer
     }
@@ -137,6 +150,8 @@ pub(crate) struct Peer {
     pub(crate) id: u64,
     /// Written when the membership changes; read for every new connection.
     urls: Arc<Mutex<Vec<String>>>,
+    /// The dialer's when the connections were made.
+    generation: u64,
     metadata: MetadataMap,
     append: Client,
     control: Client,
@@ -153,8 +168,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(id: u64, urls: Vec<String>, peers: &Peers) -> Peer {
-        let urls = Arc::new(Mutex::new(urls));
+    fn new(id: u64, urls: Arc<Mutex<Vec<String>>>, generation: u64, peers: &Peers) -> Peer {
         let channel = || lazy_channel(id, urls.clone(), peers.dialer.clone());
         let client = |channel| {
             Client::new(channel)
@@ -175,6 +189,7 @@ impl Peer {
             log_limit: LogLimit::default(),
             status: peers.status.clone(),
             connected_since: Mutex::new(None),
+            generation,
             urls,
         }
     }

@@ -4,6 +4,7 @@
 //! back under the same name with another address. So names are resolved at every attempt and the
 //! result is not kept.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -30,6 +31,18 @@ pub type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Connection>>> 
 pub trait Dialer: Send + Sync + 'static {
     /// Connects to member `to`, trying its URLs in order. Called anew for every connection.
     fn dial(&self, to: u64, urls: Vec<String>) -> Dialing;
+
+    /// Grows when requests should go over new connections: the open ones may be closed soon, for
+    /// instance because a certificate was exchanged. What is under way on them goes on meanwhile.
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+impl fmt::Debug for dyn Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").finish_non_exhaustive()
+    }
 }
 
 /// Connects without TLS: `http://host:port` or `unix://path`.

@@ -25,7 +25,7 @@ mod error;
 mod handle;
 mod inspect;
 mod log;
-mod record;
+pub(crate) mod record;
 mod recovery;
 mod segment;
 mod spares;

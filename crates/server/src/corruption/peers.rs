@@ -53,7 +53,11 @@ async fn ask(core: &Core, member: Member, revision: i64) -> Result<HashKv, Refus
         }),
         revision,
     };
-    let mut client = IntegrityClient::new(peer_channel(member.id, member.peer_ur_ls));
+    let mut client = IntegrityClient::new(peer_channel(
+        member.id,
+        member.peer_ur_ls,
+        std::sync::Arc::clone(&core.config().dialer),
+    ));
     let reply = client.hash_kv(request).await;
     let reply = reply.map_err(|status| Refusal::Silent(status.message().to_owned()))?;
     let reply = reply.into_inner();

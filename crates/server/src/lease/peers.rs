@@ -12,7 +12,7 @@ use kvd_api::pb::kvdpeerpb::lessor_server::{Lessor, LessorServer};
 use kvd_api::pb::kvdpeerpb::{
     LeaseAddress, LeaseOutcome, LeaseRenewReply, LeaseRenewRequest, LeaseTtlReply, LeaseTtlRequest,
 };
-use kvd_raft::{Dialer, PlainDialer};
+use kvd_raft::Dialer;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -30,8 +30,16 @@ type Client = LessorClient<Channel>;
 pub struct Peers {
     /// Connections live here, whichever thread needs them first.
     runtime: Handle,
-    /// The last leader asked, by ID and URLs.
-    known: Mutex<Option<(u64, Vec<String>, Client)>>,
+    known: Mutex<Option<Known>>,
+}
+
+/// The last leader asked.
+struct Known {
+    id: u64,
+    urls: Vec<String>,
+    /// The dialer's when the connection was made.
+    generation: u64,
+    client: Client,
 }
 
 impl Peers {
@@ -93,17 +101,26 @@ impl Peers {
             to,
         };
         let member = apply::member(core.store(), to).ok().flatten()?;
+        let dialer = &core.config().dialer;
+        let generation = dialer.generation();
         let mut known = self.known.lock();
-        if let Some((id, urls, client)) = &*known
-            && *id == to
-            && *urls == member.peer_ur_ls
+        if let Some(known) = &*known
+            && known.id == to
+            && known.urls == member.peer_ur_ls
+            && known.generation == generation
         {
-            return Some((client.clone(), address));
+            return Some((known.client.clone(), address));
         }
         let _context = self.runtime.enter();
-        let client = LessorClient::new(channel(to, member.peer_ur_ls.clone()))
-            .max_decoding_message_size(limits::LEASE_REPLY_BYTES_MAX);
-        *known = Some((to, member.peer_ur_ls, client.clone()));
+        let channel = channel(to, member.peer_ur_ls.clone(), Arc::clone(dialer));
+        let client =
+            LessorClient::new(channel).max_decoding_message_size(limits::LEASE_REPLY_BYTES_MAX);
+        *known = Some(Known {
+            id: to,
+            urls: member.peer_ur_ls,
+            generation,
+            client: client.clone(),
+        });
         Some((client, address))
     }
 }
@@ -125,9 +142,9 @@ fn answered<T>(reply: Result<Response<T>, Status>) -> Option<T> {
 }
 
 /// A connection to a member's peer port, made when it is first needed.
-pub(crate) fn channel(to: u64, urls: Vec<String>) -> Channel {
+pub(crate) fn channel(to: u64, urls: Vec<String>, dialer: Arc<dyn Dialer>) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
-        let dialing = PlainDialer.dial(to, urls.clone());
+        let dialing = dialer.dial(to, urls.clone());
         async move { Ok::<_, std::io::Error>(TokioIo::new(dialing.await?)) }
     });
     // The URI is never dialled: the connector knows where to go.

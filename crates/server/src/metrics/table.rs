@@ -311,4 +311,15 @@ metrics! {
     /// How long compaction took.
     debugging_mvcc_compaction_total: Histogram =
         "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds", (100.0, 2.0, 14);
+
+    /// When the first certificate of a TLS file runs out, in seconds since 1970.
+    tls_certificate_expiry: IntGaugeVec = "kvd_tls_certificate_not_after_seconds" ["port", "file"];
+    /// The number of times that changed TLS files were read, by result.
+    tls_reloads: IntCounterVec = "kvd_tls_reloads_total" ["port", "result"];
+    /// Whether the TLS files on disk cannot be used, so that older ones stay in use. 1 if so.
+    tls_reload_failing: IntGaugeVec = "kvd_tls_reload_failing" ["port"];
+    /// The number of connections that were refused before their first request.
+    rejected_connections: IntCounterVec = "kvd_rejected_connections_total" ["port", "reason"];
+    /// The number of open connections that were closed for a certificate no longer accepted.
+    tls_closed: IntCounterVec = "kvd_tls_closed_connections_total" ["port"];
 }
