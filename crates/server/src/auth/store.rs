@@ -58,6 +58,10 @@ impl Default for Settings {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, for as long as the member runs"
+)]
 enum Tokens {
     None,
     Simple(SimpleTokens),

@@ -92,7 +92,7 @@ pub(super) fn verdict(leader: u64, own: &HashKv, peers: &[PeerHash]) -> Verdict 
             false => Verdict::Unknown,
         };
     }
-    let quorum = (peers.len() + 1) / 2 + 1;
+    let quorum = peers.len().div_ceil(2) + 1;
     let majority = members
         .iter()
         .find(|(_, ids)| ids.len() >= quorum)
