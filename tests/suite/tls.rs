@@ -93,7 +93,12 @@ async fn range(identity: &Identity, address: &str) -> Result<()> {
 
 async fn wait_log(cluster: &Cluster, text: &str) -> Result<()> {
     wait::until(text, PATIENCE, || async {
-        ensure!(cluster.members[0].log().contains(text), "it is not logged");
+        let log = cluster.members[0].log();
+        let odd: Vec<&str> = log
+            .lines()
+            .filter(|line| !line.contains("\"info\""))
+            .collect();
+        ensure!(log.contains(text), "it is not logged: {}", odd.join("\n"));
         Ok(())
     })
     .await
@@ -163,7 +168,7 @@ async fn only_certificates_that_fit_are_let_in() -> Result<()> {
         (
             "a server's",
             setup.identity(&server_only)?,
-            "InvalidPurpose",
+            "extended key usage",
         ),
         (
             "another name",
@@ -171,11 +176,15 @@ async fn only_certificates_that_fit_are_let_in() -> Result<()> {
             "client certificate authentication failed",
         ),
     ] {
-        let let_in = range(&identity, &address).await;
-        ensure!(let_in.is_err(), "let in: {what}");
-        wait_log(&cluster, reason)
-            .await
-            .with_context(|| what.to_owned())?;
+        // Lines about refused connections are limited; a client that tries again gets one.
+        wait::until(reason, PATIENCE, || async {
+            let let_in = range(&identity, &address).await;
+            ensure!(let_in.is_err(), "let in");
+            ensure!(member.log().contains(reason), "it is not logged");
+            Ok(())
+        })
+        .await
+        .context(what)?;
     }
     ensure!(
         member
@@ -275,17 +284,22 @@ async fn plain_and_secure_do_not_mix_and_both_sides_say_so() -> Result<()> {
         answer.contains("Client sent an HTTP request to an HTTPS server."),
         "{answer}"
     );
-    let plain = Endpoint::from_shared(format!("http://{address}"))?
-        .connect()
-        .await;
-    let error = match plain {
-        Err(error) => format!("{error:?}"),
-        Ok(channel) => {
-            let asked = KvClient::new(channel).range(RangeRequest::default()).await;
-            format!("{:?}", asked.err().context("a plain request was answered")?)
-        }
-    };
-    ensure!(error.contains("plaintext request to a TLS port"), "{error}");
+    // When the answer overtakes the request, the client only says that it was closed.
+    wait::until("an answer that says why", PATIENCE, || async {
+        let plain = Endpoint::from_shared(format!("http://{address}"))?
+            .connect()
+            .await;
+        let error = match plain {
+            Err(error) => format!("{error:?}"),
+            Ok(channel) => {
+                let asked = KvClient::new(channel).range(RangeRequest::default()).await;
+                format!("{:?}", asked.err().context("a plain request was answered")?)
+            }
+        };
+        ensure!(error.contains("plaintext request to a TLS port"), "{error}");
+        Ok(())
+    })
+    .await?;
     wait_log(&cluster, "the client speaks plain HTTP to a TLS port").await?;
 
     let plain = Cluster::start(1, &[]).await?;
@@ -640,10 +654,7 @@ async fn foreign_clients_are_served_with_their_own_tls() -> Result<()> {
         }
     }
     if let Some(said) = run("openssl", &["s_client", "-connect", &address, "-tls1_1"])? {
-        ensure!(
-            !said.contains("Verify return code: 0"),
-            "TLS 1.1 is spoken: {said}"
-        );
+        ensure!(said.contains("alert"), "TLS 1.1 is spoken: {said}");
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::certificate::Certificate;
 use super::live::Live;
 use super::registry::{Closing, End, Open, Registration};
 use super::san;
+use super::verify::explain;
 
 /// A connection whose handshake is done and whose certificate is good.
 pub struct Accepted {
@@ -57,7 +58,10 @@ impl Rejected {
             server_name: String::new(),
             ip_addresses: Vec::new(),
             dns_names: Vec::new(),
-            error: error.to_string(),
+            error: match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(inner) => explain(inner),
+                None => error.to_string(),
+            },
             has_ended,
             stream,
         })
@@ -138,7 +142,7 @@ impl Live {
             && let Some(verifier) = &self.material().client_verifier
             && let Err(error) = verifier.verify_again(shown)
         {
-            return Err(reject(&certificate, error.to_string()));
+            return Err(reject(&certificate, explain(&error)));
         }
         if check_san
             && let Some(address) = from

@@ -17,6 +17,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::live::Live;
 use super::registry::{Closing, End, Open, Registration};
+use super::verify::explain;
 use crate::urls::Url;
 
 /// Time for a handshake with another member.
@@ -106,7 +107,8 @@ fn explained(error: io::Error) -> io::Error {
                  speaks plain HTTP",
             )
         }
-        _ => error,
+        Some(inner) => io::Error::new(error.kind(), explain(inner)),
+        None => error,
     }
 }
 

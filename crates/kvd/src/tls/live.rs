@@ -15,6 +15,7 @@ use super::files::{Contents, Marks};
 use super::material::Material;
 use super::options::Options;
 use super::registry::{End, Open, Registry};
+use super::verify::explain;
 
 /// Files whose marks did not change are read all the same after this time: not every file system
 /// counts time finely enough.
@@ -284,7 +285,7 @@ impl Live {
                 port = self.port.name(),
                 "remote-addr" = open.remote,
                 "common-name" = open.common_name(),
-                %error,
+                error = explain(error),
                 "closing a connection: the certificate shown when it was made is not accepted any \
                  more"
             );

@@ -62,6 +62,14 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// What is wrong, in the words of whoever refused it: rustls shows an error of others as a value.
+pub(super) fn explain(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => why.to_string(),
+        other => other.to_string(),
+    }
+}
+
 fn refuse(refusal: Refusal) -> Error {
     let other = OtherError(Arc::new(refusal));
     Error::InvalidCertificate(CertificateError::Other(other))
