@@ -18,6 +18,8 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::options::EngineKind;
@@ -27,6 +29,10 @@ const FORMAT: u32 = 1;
 const FORMAT_NAME: &str = "kvd-mvcc";
 const ADVICE: &str = "nothing was changed; move the directory away and let the member rebuild it \
                       from its peers, or restore a backup";
+/// How long the lock is waited for: a process that is ending holds it a moment longer, and so does
+/// one that was forked and has not yet become its program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// An open, locked store directory.
 #[derive(Debug)]
@@ -288,12 +294,20 @@ fn lock(path: &Path) -> Result<File> {
         .write(true)
         .open(path);
     let file = options.map_err(io_at(path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(Error::io(path, error)),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Locked {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io(path, error)),
+        }
     }
 }
 
