@@ -381,7 +381,8 @@ fn tls_flags_are_settings_and_say_what_has_no_effect() {
 fn old_and_senseless_flags_are_accepted_with_a_warning() {
     let (settings, notes) = run_with(
         "--experimental-compaction-batch-limit=7 --experimental-initial-corrupt-check=true \
-         --backend-batch-limit 5 --proxy off --experimental-enable-v2v3 /x -snapshot --max-wals=0",
+         --experimental-stop-grpc-service-on-defrag=true --backend-batch-limit 5 --proxy off \
+         --experimental-enable-v2v3 /x -snapshot --max-wals=0",
         &[],
     )
     .expect("accepted");
@@ -405,7 +406,7 @@ fn old_and_senseless_flags_are_accepted_with_a_warning() {
         ]
     );
     assert!(notes.contains(&Note::Gates {
-        names: vec!["InitialCorruptCheck"]
+        names: vec!["StopGRPCServiceOnDefrag"]
     }));
 }
 
