@@ -12,7 +12,8 @@
 //!
 //! Fragments are asked for and joined: a response always holds whole revisions, however large. A
 //! watch that is not read stops its stream and every other watch of the same [`WatchStream`]; the
-//! server then catches up from history. [`Client::watch`] gives each watch a stream of its own.
+//! server then catches up from history. [`Client::watch`](crate::Client::watch) gives each watch a
+//! stream of its own.
 //!
 //! Source: etcd `Watch` service; `client/v3/watch.go`.
 

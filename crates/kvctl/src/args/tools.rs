@@ -97,8 +97,13 @@ pub(crate) struct MirrorArgs {
     /// Disable transport security for client connections
     #[arg(long, default_value = "true")]
     pub(crate) dest_insecure_transport: bool,
-    /// Destination username[:password] for authentication (prompt if password is not supplied)
-    #[arg(long, value_name = "string", default_value = "")]
+    // Not a comment for rustdoc, which takes the brackets for a link.
+    #[arg(
+        long,
+        value_name = "string",
+        default_value = "",
+        help = "Destination username[:password] for authentication (prompt if password is not supplied)"
+    )]
     pub(crate) dest_user: String,
     /// Destination password for authentication (if this option is used, --user option shouldn't
     /// include password)

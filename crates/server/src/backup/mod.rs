@@ -18,7 +18,7 @@
 //!                  scheduledCompactRev, finishedCompactRev         Table::Meta, the same
 //! ```
 //!
-//! [`export`] writes the database from a [`Content`](kvd_mvcc::Content) in one pass;
+//! [`export`](mod@export) writes the database from a [`Content`](kvd_mvcc::Content) in one pass;
 //! [`Restore`] makes the data directory of a new member from a file. Who is in the cluster and how
 //! far the log is does not come back from a file: a restored cluster is a new one.
 //!
