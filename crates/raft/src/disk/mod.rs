@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealDisk;
+pub(crate) use real::read_up_to;
 pub use sim::{Fault, FaultPoint, SimDisk};
 pub use stall::StallDisk;
 

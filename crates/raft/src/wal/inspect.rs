@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use super::error::{Error, Result};
 use super::record::{LogId, Record, Vote};
 use super::recovery::recover_and_show;
 use super::segment::Identity;
-use crate::disk::{Disk, DiskFile, DiskLock, RealDisk};
+use crate::disk::{Disk, DiskFile, DiskLock, RealDisk, read_up_to};
 
 /// What a log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,19 +122,7 @@ impl DiskFile for ReadOnlyFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self
-                .0
-                .read_at(&mut buffer[filled..], offset + filled as u64)
-            {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_up_to(&self.0, buffer, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
