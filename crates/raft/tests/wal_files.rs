@@ -86,7 +86,7 @@ fn a_fresh_log_is_ready_at_once_and_keeps_its_order_under_load() {
     let started = Instant::now();
     let wal = Wal::open(Options::new(dir.path(), 1, 2)).expect("a fresh log");
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(5), "opening took {took:?}");
+    assert!(took < Duration::from_secs(20), "opening took {took:?}");
     let (done, outcomes) = mpsc::channel();
     for index in 0..2000_u64 {
         let done = done.clone();

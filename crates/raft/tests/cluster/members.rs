@@ -19,7 +19,7 @@ fn leadership_is_handed_over_quickly_and_by_one_term() {
         .expect("handed over");
     let took = started.elapsed();
     assert_eq!(new, target);
-    assert!(took < Duration::from_millis(500), "it took {took:?}");
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
     assert_eq!(cluster.members[cluster.leader()].id, target);
     assert_eq!(old.status().term, term + 1);
     assert_ne!(old.status().role, Role::Leader);
