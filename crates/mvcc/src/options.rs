@@ -79,11 +79,11 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             engine: EngineKind::default(),
-            cache_bytes: 32 << 20,
-            engine_cache_bytes: 16 << 20,
+            cache_bytes: 16 << 20,
+            engine_cache_bytes: 8 << 20,
             flush_interval: Duration::from_secs(1),
-            flush_bytes: 64 << 20,
-            unflushed_bytes_max: 128 << 20,
+            flush_bytes: 32 << 20,
+            unflushed_bytes_max: 64 << 20,
             compaction_batch_limit: 1000,
             compaction_sleep: Duration::from_millis(10),
             on_flush: None,
