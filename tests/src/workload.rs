@@ -42,6 +42,7 @@ pub struct Options {
 pub struct Workload {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
+    keys: usize,
     clients: Vec<tokio::task::JoinHandle<Vec<(usize, Operation)>>>,
 }
 
@@ -88,6 +89,7 @@ impl Workload {
         Ok(Workload {
             stop,
             acknowledged,
+            keys: options.keys,
             clients,
         })
     }
@@ -102,7 +104,8 @@ impl Workload {
     /// Errors: when a client panicked.
     pub async fn finish(self) -> Result<Histories> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut histories = Histories::new();
+        // Also of a key that nobody came to: what it held before must still be there.
+        let mut histories: Histories = (0..self.keys).map(|key| (key, Vec::new())).collect();
         for client in self.clients {
             for (key, operation) in client.await.context("a client failed")? {
                 histories.entry(key).or_default().push(operation);
