@@ -79,13 +79,17 @@ impl Identity {
     /// Errors: when the connection is refused; with TLS 1.3 a server that does not take the
     /// certificate says so only at the first request.
     pub async fn channel(&self, address: &str) -> Result<Channel> {
+        // The origin is what requests say; with another scheme etcd does not see the certificate.
+        let origin = format!("https://{address}").parse()?;
         let (identity, address) = (self.clone(), address.to_owned());
         let connector = tower::service_fn(move |_: Uri| {
             let (identity, address) = (identity.clone(), address.clone());
             async move { identity.connect(&address).await.map(TokioIo::new) }
         });
         // Never dialled: the connector knows where to go.
-        let endpoint = Endpoint::from_static("http://kvd").connect_timeout(Duration::from_secs(10));
+        let endpoint = Endpoint::from_static("http://kvd")
+            .origin(origin)
+            .connect_timeout(Duration::from_secs(10));
         Ok(endpoint.connect_with_connector(connector).await?)
     }
 
@@ -93,9 +97,30 @@ impl Identity {
     ///
     /// Errors: when the connection is refused or broken.
     pub async fn get(&self, address: &str, path: &str) -> Result<String> {
+        self.ask(address, &format!("GET {path}"), "", "").await
+    }
+
+    /// `POST path` by HTTP/1 with more header lines, each ended by `\r\n`, and everything that comes
+    /// back.
+    ///
+    /// Errors: when the connection is refused or broken.
+    pub async fn post(
+        &self,
+        address: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Result<String> {
+        let headers = format!("{headers}Content-Length: {}\r\n", body.len());
+        let what = format!("POST {path}");
+        self.ask(address, &what, &headers, body).await
+    }
+
+    async fn ask(&self, address: &str, what: &str, headers: &str, body: &str) -> Result<String> {
         let mut stream = self.connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{what} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream

@@ -15,8 +15,8 @@ use kvd_api::pb::etcdserverpb::{Compare, PutRequest, RangeRequest, RequestOp, Tx
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use serde::Serialize;
-use tonic::transport::{Channel, Endpoint};
 
+use crate::secure::Connection;
 use crate::servers::Cluster;
 
 /// Connections of the generator; clients share them.
@@ -92,12 +92,10 @@ fn key(number: usize) -> Bytes {
     Bytes::from(format!("key/{number:08}"))
 }
 
-async fn connect(cluster: &Cluster) -> Result<Vec<KvClient<Channel>>> {
-    let urls = cluster.urls();
+async fn connect(cluster: &Cluster) -> Result<Vec<KvClient<Connection>>> {
     let mut connections = Vec::new();
     for number in 0..CONNECTIONS {
-        let endpoint = Endpoint::from_shared(urls[number % urls.len()].clone())?;
-        let kv = KvClient::new(endpoint.tcp_nodelay(true).connect().await?);
+        let kv = KvClient::new(cluster.connect(number).await?);
         connections.push(kv.max_decoding_message_size(usize::MAX));
     }
     Ok(connections)
@@ -210,7 +208,7 @@ pub async fn run(
 }
 
 async fn one_client(
-    mut kv: KvClient<Channel>,
+    mut kv: KvClient<Connection>,
     workload: Workload,
     seed: u64,
     counting: Arc<AtomicBool>,

@@ -8,6 +8,7 @@
 mod load;
 mod noop;
 mod report;
+mod secure;
 mod servers;
 mod watch;
 
@@ -19,7 +20,8 @@ use clap::{Parser, Subcommand};
 
 use crate::load::{Measured, Workload};
 use crate::report::{Measurement, Report};
-use crate::servers::{Cluster, Kind};
+use crate::secure::{Auth, Security};
+use crate::servers::{Cluster, Kind, Start};
 use crate::watch::Audience;
 
 #[global_allocator]
@@ -60,6 +62,16 @@ struct Arguments {
     /// Watchers, and leases, of the footprint workload.
     #[arg(long, default_value_t = 100_000)]
     footprint: usize,
+    /// How clients say who they are, comma-separated: each workload is run with each. With `cn`
+    /// there is TLS, too.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Auth::None])]
+    auth: Vec<Auth>,
+    /// TLS on all ports of both sides, with certificates on ECDSA P-256; members verify each other.
+    #[arg(long)]
+    tls: bool,
+    /// Also measures kvd with its audit log (`--audit-log-level=metadata`).
+    #[arg(long)]
+    audit: bool,
     /// Pins the servers to core 0 and the generator to core 1.
     #[arg(long)]
     pin: bool,
@@ -104,27 +116,51 @@ fn main() -> Result<()> {
 
 async fn run(arguments: &Arguments) -> Result<Report> {
     let mut report = Report::new(arguments.kvd.clone(), arguments.etcd.clone())?;
-    for &members in &arguments.members {
-        for workload in &arguments.workloads {
-            match workload.as_str() {
-                "store" if members == 1 => {
-                    for kind in kinds(arguments, false) {
-                        store(arguments, kind, &mut report).await?;
-                    }
-                }
-                "footprint" if members == 1 => {
-                    for kind in kinds(arguments, false) {
-                        footprint(arguments, &kind, &mut report).await?;
-                    }
-                }
-                "store" | "footprint" => {}
-                "watch" => fan_outs(arguments, members, &mut report).await?,
-                "keepalive" => keep_alives(arguments, members, &mut report).await?,
-                name => loads(arguments, name, members, &mut report).await?,
+    for &auth in &arguments.auth {
+        let tls = arguments.tls;
+        for &members in &arguments.members {
+            let start = Start {
+                members,
+                dir: arguments.dir.as_deref(),
+                pin: arguments.pin,
+                security: Security { auth, tls },
+            };
+            for workload in &arguments.workloads {
+                one_workload(arguments, workload, start, &mut report).await?;
             }
         }
     }
     Ok(report)
+}
+
+async fn one_workload(
+    arguments: &Arguments,
+    workload: &str,
+    start: Start<'_>,
+    report: &mut Report,
+) -> Result<()> {
+    let plain = !start.security.tls() && start.security.auth == Auth::None;
+    match workload {
+        "store" | "footprint" if start.members != 1 => {}
+        // Whose tables have no column for it; and whom a restart logs out.
+        "store" | "footprint" if !plain => {
+            eprintln!("{workload} is not measured with TLS or users");
+        }
+        "store" => {
+            for kind in kinds(arguments, false) {
+                store(arguments, start, kind, report).await?;
+            }
+        }
+        "footprint" => {
+            for kind in kinds(arguments, false) {
+                footprint(arguments, start, &kind, report).await?;
+            }
+        }
+        "watch" => fan_outs(arguments, start, report).await?,
+        "keepalive" => keep_alives(arguments, start, report).await?,
+        name => loads(arguments, name, start, report).await?,
+    }
+    Ok(())
 }
 
 fn kinds(arguments: &Arguments, with_noop: bool) -> Vec<Kind> {
@@ -132,6 +168,10 @@ fn kinds(arguments: &Arguments, with_noop: bool) -> Vec<Kind> {
         arguments.kvd.clone(),
         arguments.kvd_arguments.clone(),
     )];
+    if arguments.audit {
+        let (kvd, extra) = (arguments.kvd.clone(), arguments.kvd_arguments.clone());
+        kinds.push(Kind::Audited(kvd, extra));
+    }
     kinds.extend(arguments.etcd.clone().map(Kind::Etcd));
     if with_noop {
         kinds.push(Kind::Noop);
@@ -142,23 +182,26 @@ fn kinds(arguments: &Arguments, with_noop: bool) -> Vec<Kind> {
 async fn loads(
     arguments: &Arguments,
     name: &str,
-    members: usize,
+    start: Start<'_>,
     report: &mut Report,
 ) -> Result<()> {
     let workload = Workload::named(name)?;
-    let kinds = kinds(arguments, members == 1 && name != "txn");
+    let suffix = start.security.suffix();
+    let with_noop = start.members == 1 && workload != Workload::Txn && suffix.is_empty();
+    let kinds = kinds(arguments, with_noop);
+    let name = format!("{name}{suffix}");
     for &clients in &arguments.clients {
         for round in 0..arguments.rounds {
             for kind in &kinds {
-                let cluster = start(arguments, kind, members).await?;
-                let measured = load::run(
-                    &cluster,
-                    workload,
-                    clients,
-                    Duration::from_secs(arguments.seconds),
-                )
-                .await?;
-                add(report, (name, members, clients, round), kind, measured);
+                let cluster = Cluster::start(kind, start).await?;
+                let length = Duration::from_secs(arguments.seconds);
+                let measured = load::run(&cluster, workload, clients, length).await?;
+                add(
+                    report,
+                    (&name, start.members, clients, round),
+                    kind,
+                    measured,
+                );
             }
         }
     }
@@ -166,7 +209,7 @@ async fn loads(
 }
 
 /// Events to many watchers, at 100 puts a second and at full speed.
-async fn fan_outs(arguments: &Arguments, members: usize, report: &mut Report) -> Result<()> {
+async fn fan_outs(arguments: &Arguments, start: Start<'_>, report: &mut Report) -> Result<()> {
     let cases = [
         ("watch one key", Audience::ONE_KEY, Some(100)),
         ("watch one key, full speed", Audience::ONE_KEY, None),
@@ -174,13 +217,19 @@ async fn fan_outs(arguments: &Arguments, members: usize, report: &mut Report) ->
         ("watch own keys, full speed", Audience::OWN_KEYS, None),
     ];
     for (name, audience, rate) in cases {
+        let name = format!("{name}{}", start.security.suffix());
         for round in 0..arguments.rounds {
             for kind in kinds(arguments, false) {
-                let cluster = start(arguments, &kind, members).await?;
+                let cluster = Cluster::start(&kind, start).await?;
                 let length = Duration::from_secs(arguments.seconds);
                 let measured = watch::fan_out(&cluster, audience, rate, length).await?;
                 let clients = audience.streams * audience.watchers;
-                add(report, (name, members, clients, round), &kind, measured);
+                add(
+                    report,
+                    (&name, start.members, clients, round),
+                    &kind,
+                    measured,
+                );
             }
         }
     }
@@ -188,16 +237,17 @@ async fn fan_outs(arguments: &Arguments, members: usize, report: &mut Report) ->
 }
 
 /// Renewals of leases.
-async fn keep_alives(arguments: &Arguments, members: usize, report: &mut Report) -> Result<()> {
+async fn keep_alives(arguments: &Arguments, start: Start<'_>, report: &mut Report) -> Result<()> {
+    let name = format!("lease keep-alive{}", start.security.suffix());
     for &clients in &arguments.clients {
         for round in 0..arguments.rounds {
             for kind in kinds(arguments, false) {
-                let cluster = start(arguments, &kind, members).await?;
+                let cluster = Cluster::start(&kind, start).await?;
                 let length = Duration::from_secs(arguments.seconds);
                 let measured = watch::keep_alive(&cluster, clients, length).await?;
                 add(
                     report,
-                    ("lease keep-alive", members, clients, round),
+                    (&name, start.members, clients, round),
                     &kind,
                     measured,
                 );
@@ -208,21 +258,22 @@ async fn keep_alives(arguments: &Arguments, members: usize, report: &mut Report)
 }
 
 /// Memory of watchers and leases.
-async fn footprint(arguments: &Arguments, kind: &Kind, report: &mut Report) -> Result<()> {
+async fn footprint(
+    arguments: &Arguments,
+    start: Start<'_>,
+    kind: &Kind,
+    report: &mut Report,
+) -> Result<()> {
     let count = arguments.footprint;
-    let cluster = start(arguments, kind, 1).await?;
+    let cluster = Cluster::start(kind, start).await?;
     let watcher = watch::watcher_bytes(&cluster, count).await?;
     drop(cluster);
-    let cluster = start(arguments, kind, 1).await?;
+    let cluster = Cluster::start(kind, start).await?;
     let lease = watch::lease_bytes(&cluster, count).await?;
     let server = kind.name();
     eprintln!("footprint {server}: {watcher} bytes a watcher, {lease} bytes a lease");
     report.add_footprint(server, count, watcher, lease);
     Ok(())
-}
-
-async fn start(arguments: &Arguments, kind: &Kind, members: usize) -> Result<Cluster> {
-    Cluster::start(kind, members, arguments.dir.as_deref(), arguments.pin).await
 }
 
 fn add(
@@ -244,8 +295,13 @@ fn add(
 }
 
 /// Memory with a filled store, then the time of a restart with it.
-async fn store(arguments: &Arguments, kind: Kind, report: &mut Report) -> Result<()> {
-    let mut cluster = Cluster::start(&kind, 1, arguments.dir.as_deref(), arguments.pin).await?;
+async fn store(
+    arguments: &Arguments,
+    start: Start<'_>,
+    kind: Kind,
+    report: &mut Report,
+) -> Result<()> {
+    let mut cluster = Cluster::start(&kind, start).await?;
     load::fill(&cluster, arguments.keys, 256).await?;
     let filled = cluster.memory()?;
     let restart = cluster.restart().await?;

@@ -13,7 +13,8 @@ use kvd_api::pb::etcdserverpb::kv_client::KvClient;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
-use tonic::transport::Endpoint;
+
+use crate::secure::{Connection, Security, Setup};
 
 /// Clock ticks in a second, as Linux reports CPU times to programs.
 const TICKS: f64 = 100.0;
@@ -23,6 +24,8 @@ const TICKS: f64 = 100.0;
 pub enum Kind {
     /// The kvd binary, with extra arguments.
     Kvd(PathBuf, String),
+    /// The same with its audit log.
+    Audited(PathBuf, String),
     /// An etcd binary.
     Etcd(PathBuf),
     /// A server that does nothing.
@@ -34,14 +37,27 @@ impl Kind {
     pub fn name(&self) -> &'static str {
         match self {
             Kind::Kvd(..) => "kvd",
+            Kind::Audited(..) => "kvd, audit",
             Kind::Etcd(_) => "etcd",
             Kind::Noop => "no-op",
         }
     }
 }
 
+/// How clusters are started.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// How many processes.
+    pub members: usize,
+    /// Where the data directories are made.
+    pub dir: Option<&'a Path>,
+    /// Whether the servers have core 0 for themselves.
+    pub pin: bool,
+    /// TLS and users.
+    pub security: Security,
+}
+
 /// A running cluster.
-#[derive(Debug)]
 pub struct Cluster {
     processes: Vec<Child>,
     commands: Vec<Vec<String>>,
@@ -49,6 +65,7 @@ pub struct Cluster {
     ports: Vec<(u16, u16)>,
     folder: TempDir,
     pin: bool,
+    setup: Setup,
 }
 
 fn free_port() -> Result<u16> {
@@ -68,43 +85,45 @@ impl Cluster {
     /// Starts `members` processes and waits until they serve.
     ///
     /// Errors: when one does not within 30 seconds.
-    pub async fn start(
-        kind: &Kind,
-        members: usize,
-        dir: Option<&Path>,
-        pin: bool,
-    ) -> Result<Cluster> {
+    pub async fn start(kind: &Kind, start: Start<'_>) -> Result<Cluster> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("kvd-compare-");
-        let folder = match dir {
+        let folder = match start.dir {
             Some(dir) => builder.tempdir_in(dir)?,
             None => builder.tempdir()?,
         };
         let members = if matches!(kind, Kind::Noop) {
             1
         } else {
-            members
+            start.members
         };
+        let setup = Setup::new(start.security, folder.path())?;
         let mut ports = Vec::new();
         for _ in 0..members {
             ports.push((free_port()?, free_port()?));
         }
         let program = match kind {
-            Kind::Kvd(path, _) | Kind::Etcd(path) => path.clone(),
+            Kind::Kvd(path, _) | Kind::Audited(path, _) | Kind::Etcd(path) => path.clone(),
             Kind::Noop => std::env::current_exe()?,
         };
-        let commands = (0..members).map(|index| command(kind, index, &ports, folder.path()));
-        let commands = commands.collect();
+        let commands = (0..members)
+            .map(|index| command(kind, (index, &ports), folder.path(), &setup))
+            .collect();
         let mut cluster = Cluster {
             processes: Vec::new(),
             commands,
             program,
             ports,
             folder,
-            pin,
+            pin: start.pin,
+            setup,
         };
         cluster.spawn()?;
-        cluster.wait_ready(matches!(kind, Kind::Noop)).await?;
+        cluster.wait_ready().await?;
+        let address = cluster.address(0);
+        cluster.setup.make_users(&address).await?;
+        // Every member has to know the users before the first load.
+        cluster.wait_ready().await?;
         Ok(cluster)
     }
 
@@ -129,15 +148,14 @@ impl Cluster {
         Ok(())
     }
 
-    async fn wait_ready(&self, noop: bool) -> Result<()> {
+    async fn wait_ready(&self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(60);
-        for url in self.urls() {
+        for number in 0..self.ports.len() {
             loop {
                 let ask = async {
-                    let endpoint = Endpoint::from_shared(url.clone())?;
-                    let mut kv = KvClient::new(endpoint.connect().await?);
+                    let mut kv = KvClient::new(self.connect(number).await?);
                     let request = RangeRequest {
-                        key: Bytes::from_static(b"\0"),
+                        key: Bytes::from_static(b"key/"),
                         ..Default::default()
                     };
                     kv.range(request).await?;
@@ -145,11 +163,12 @@ impl Cluster {
                 };
                 match tokio::time::timeout(Duration::from_secs(5), ask).await {
                     Ok(Ok(())) => break,
-                    _ if Instant::now() > end => {
-                        bail!(
-                            "{} (no-op: {noop}) does not answer at {url}",
-                            self.program.display()
-                        )
+                    Ok(Err(error)) if Instant::now() > end => {
+                        let program = self.program.display();
+                        return Err(error.context(format!("{program} does not serve")));
+                    }
+                    Err(_) if Instant::now() > end => {
+                        bail!("{} does not answer", self.program.display())
                     }
                     _ => tokio::time::sleep(Duration::from_millis(2)).await,
                 }
@@ -158,12 +177,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Client URLs.
-    pub fn urls(&self) -> Vec<String> {
-        self.ports
-            .iter()
-            .map(|(client, _)| format!("http://127.0.0.1:{client}"))
-            .collect()
+    fn address(&self, number: usize) -> String {
+        let (client, _) = self.ports[number % self.ports.len()];
+        format!("127.0.0.1:{client}")
+    }
+
+    /// A connection to a member; numbers beyond the last begin again with the first.
+    ///
+    /// Errors: when there is none to be had.
+    pub async fn connect(&self, number: usize) -> Result<Connection> {
+        self.setup.connect(&self.address(number)).await
     }
 
     /// CPU seconds, user and system, that all processes have used.
@@ -208,7 +231,7 @@ impl Cluster {
         self.processes.clear();
         let start = Instant::now();
         self.spawn()?;
-        self.wait_ready(false).await?;
+        self.wait_ready().await?;
         Ok(start.elapsed())
     }
 }
@@ -222,32 +245,30 @@ impl Drop for Cluster {
     }
 }
 
-fn command(kind: &Kind, index: usize, ports: &[(u16, u16)], folder: &Path) -> Vec<String> {
+fn command(
+    kind: &Kind,
+    (index, ports): (usize, &[(u16, u16)]),
+    folder: &Path,
+    setup: &Setup,
+) -> Vec<String> {
     let (client, peer) = ports[index];
     if matches!(kind, Kind::Noop) {
         return vec!["noop".to_owned(), format!("127.0.0.1:{client}")];
     }
+    let url = |port: u16| format!("{}://127.0.0.1:{port}", setup.scheme());
     let initial: Vec<String> = ports
         .iter()
         .enumerate()
-        .map(|(index, (_, peer))| format!("m{index}=http://127.0.0.1:{peer}"))
+        .map(|(index, (_, peer))| format!("m{index}={}", url(*peer)))
         .collect();
+    let data = folder.join(format!("m{index}"));
     let mut arguments: Vec<String> = [
         ("--name", format!("m{index}")),
-        (
-            "--data-dir",
-            folder.join(format!("m{index}")).display().to_string(),
-        ),
-        ("--listen-client-urls", format!("http://127.0.0.1:{client}")),
-        (
-            "--advertise-client-urls",
-            format!("http://127.0.0.1:{client}"),
-        ),
-        ("--listen-peer-urls", format!("http://127.0.0.1:{peer}")),
-        (
-            "--initial-advertise-peer-urls",
-            format!("http://127.0.0.1:{peer}"),
-        ),
+        ("--data-dir", data.display().to_string()),
+        ("--listen-client-urls", url(client)),
+        ("--advertise-client-urls", url(client)),
+        ("--listen-peer-urls", url(peer)),
+        ("--initial-advertise-peer-urls", url(peer)),
         ("--initial-cluster", initial.join(",")),
         ("--log-level", "error".to_owned()),
         ("--quota-backend-bytes", "8589934592".to_owned()),
@@ -255,8 +276,12 @@ fn command(kind: &Kind, index: usize, ports: &[(u16, u16)], folder: &Path) -> Ve
     .into_iter()
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect();
-    if let Kind::Kvd(_, extra) = kind {
+    arguments.extend_from_slice(setup.flags());
+    if let Kind::Kvd(_, extra) | Kind::Audited(_, extra) = kind {
         arguments.extend(extra.split_whitespace().map(str::to_owned));
+    }
+    if matches!(kind, Kind::Audited(..)) {
+        arguments.push("--audit-log-level=metadata".to_owned());
     }
     arguments
 }

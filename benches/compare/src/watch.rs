@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::load::Measured;
+use crate::secure::Connection;
 use crate::servers::Cluster;
 
 /// Connections of the watchers; their streams share them.
@@ -87,19 +87,17 @@ fn key(number: usize) -> Bytes {
     Bytes::from(format!("watched/{number:08}"))
 }
 
-async fn channels(cluster: &Cluster) -> Result<Vec<Channel>> {
-    let urls = cluster.urls();
+async fn channels(cluster: &Cluster) -> Result<Vec<Connection>> {
     let mut channels = Vec::new();
     for number in 0..CONNECTIONS {
-        let endpoint = Endpoint::from_shared(urls[number % urls.len()].clone())?;
-        channels.push(endpoint.tcp_nodelay(true).connect().await?);
+        channels.push(cluster.connect(number).await?);
     }
     Ok(channels)
 }
 
 /// Opens one stream with its watchers and waits until all of them are made.
 async fn open(
-    channel: Channel,
+    channel: Connection,
     audience: Audience,
     stream: usize,
 ) -> Result<Streaming<WatchResponse>> {
@@ -126,7 +124,7 @@ async fn open(
 }
 
 async fn open_all(
-    channels: &[Channel],
+    channels: &[Connection],
     audience: Audience,
 ) -> Result<Vec<Streaming<WatchResponse>>> {
     let mut streams = Vec::with_capacity(audience.streams);
@@ -164,7 +162,7 @@ async fn listen(
 
 /// Puts watched keys until told to stop: `rate` a second, or one after the other.
 async fn put(
-    channel: Channel,
+    channel: Connection,
     keys: usize,
     interval: Option<Duration>,
     (seed, shared): (u64, Arc<Shared>),
@@ -281,7 +279,7 @@ pub async fn keep_alive(cluster: &Cluster, clients: usize, length: Duration) -> 
 }
 
 async fn keep(
-    mut leases: LeaseClient<Channel>,
+    mut leases: LeaseClient<Connection>,
     id: i64,
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
