@@ -51,8 +51,29 @@ pub fn request_with(
     headers: &str,
     body: &str,
 ) -> Result<Reply> {
+    request_within(
+        Duration::from_secs(10),
+        address,
+        method,
+        path,
+        headers,
+        body,
+    )
+}
+
+/// As [`request_with`], where no part of the answer may take longer than `patience`.
+///
+/// Errors: as [`request`].
+pub fn request_within(
+    patience: Duration,
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Result<Reply> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(patience))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
@@ -60,7 +81,14 @@ pub fn request_with(
         body.len()
     )?;
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
+    let mut buffer = [0; 16 * 1024];
+    // Not every server closes when it is asked to.
+    while !is_whole(&bytes) {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            read => bytes.extend_from_slice(&buffer[..read]),
+        }
+    }
     parse(&String::from_utf8_lossy(&bytes))
 }
 
@@ -76,6 +104,19 @@ pub fn get(address: &str, path: &str) -> Result<Reply> {
 /// Errors: as [`request`].
 pub fn post(address: &str, path: &str, body: &str) -> Result<Reply> {
     request(address, "POST", path, body)
+}
+
+/// Whether an answer that says its length is there to the end.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.and_then(|length| length.trim().parse::<usize>().ok());
+    length.is_some_and(|length| bytes.len() >= end + 4 + length)
 }
 
 fn parse(text: &str) -> Result<Reply> {

@@ -6,6 +6,7 @@
 //! - [`process`]: any other program with its log: `kvd` with odd arguments, scripts.
 //! - [`tmpfs`]: a small disk to fill.
 //! - [`cluster`]: several of them, and what they must agree on.
+//! - [`browser`]: Chromium without a screen, driven by WebDriver.
 //! - [`wait`]: conditions with a deadline, never sleeps.
 //! - [`http`]: just enough HTTP/1.1 to see the bytes that a server sends.
 //! - [`history`]: what clients did and saw.
@@ -15,6 +16,7 @@
 //! A suite takes its binaries from the build folder it runs in; `KVD_BIN` and `KVCTL_BIN` name
 //! others.
 
+pub mod browser;
 pub mod cluster;
 pub mod history;
 pub mod http;

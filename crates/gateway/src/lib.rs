@@ -18,7 +18,8 @@
 //! [`client_router`] serves the client port, [`metrics_router`] a port for monitoring alone,
 //! [`peer_router`] what members ask of each other over HTTP.
 //!
-//! [`V2`] is what the v2 API asks for on top of it.
+//! [`V2`] is what the v2 API asks for on top of it. `/v1/*` is kvd's own: what a page can ask of
+//! the one member that it reaches, about all of them.
 //!
 //! Left out: the websocket upgrade that etcd's gateway offers for streams, pprof pages.
 
@@ -37,12 +38,13 @@ mod peer;
 mod probes;
 mod router;
 pub mod routes;
+mod v1;
 mod v2;
 mod v3;
 mod v3_stream;
 
 pub use error::http_status;
-pub use member::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
+pub use member::{Answer, Check, Member, MemberInfo, Probe, ProcessStats, Standing, Versions};
 pub use peer::KVD_VERSION;
 pub use router::{Options, client_router, metrics_router, peer_router};
 pub use v2::{V2, V2Watching};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use kvd_api::pb::etcdserverpb::AlarmType;
+use kvd_api::pb::etcdserverpb::{AlarmType, StatusResponse};
 
 /// The versions that `/version` reports, each as `major.minor.patch`.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,28 @@ pub struct MemberInfo {
     /// Where clients reach it; empty until it has started once.
     #[serde(rename = "clientURLs", skip_serializing_if = "Vec::is_empty")]
     pub client_urls: Vec<String>,
+}
+
+/// One member as `/v1/members` shows it.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its member ID.
+    pub id: u64,
+    /// Its name; empty until it has started once.
+    pub name: String,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+    /// What it says of itself, or why it says nothing.
+    pub answer: Result<Answer, String>,
+}
+
+/// What a member says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// As `Maintenance.Status` answers.
+    pub status: StatusResponse,
+    /// kvd's own version.
+    pub kvd_version: String,
 }
 
 /// What the operating system says about this process, for `/debug/vars`.
@@ -92,14 +114,18 @@ impl Check {
 
 /// The member behind the HTTP endpoints.
 ///
-/// Every method but the two reads must return at once: they are called on the threads that serve
-/// requests. The reads may wait; the gateway gives up after [`Member::request_timeout`].
+/// Every method but the two reads and [`Member::standings`] must return at once: they are called on
+/// the threads that serve requests. Those may wait; the gateway gives up on the reads after
+/// [`Member::request_timeout`].
 pub trait Member: Send + Sync + 'static {
     /// The versions for `/version`.
     fn versions(&self) -> Versions;
 
     /// The alarms raised in the cluster, one entry per member and kind.
     fn alarms(&self) -> Vec<AlarmType>;
+
+    /// This member's ID.
+    fn id(&self) -> u64;
 
     /// The leader's member ID; zero while there is none.
     fn leader(&self) -> u64;
@@ -124,6 +150,9 @@ pub trait Member: Send + Sync + 'static {
 
     /// The members of the cluster, in order of ID.
     fn members(&self) -> Vec<MemberInfo>;
+
+    /// How every member is, in order of ID, each asked for it. The error is a text for the client.
+    fn standings(&self) -> BoxFuture<'_, Result<Vec<Standing>, String>>;
 
     /// The cluster's ID.
     fn cluster_id(&self) -> u64;

@@ -13,7 +13,7 @@ use crate::access::{self, Access};
 use crate::member::Member;
 use crate::v2::{self, V2};
 use crate::v3::{self, Gateway};
-use crate::{error, info, metrics, peer, probes};
+use crate::{error, info, metrics, peer, probes, v1};
 
 /// How the client port behaves.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Options {
     /// Whether the common name of a client's certificate is taken for a user where there is no
     /// gateway in between (`--client-cert-auth`).
     pub client_cert_auth: bool,
+    /// Whether `/ui` answers (`--enable-ui`).
+    pub ui_enabled: bool,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             gateway_enabled: true,
             max_request_bytes: 3 * 512 * 1024,
             client_cert_auth: false,
+            ui_enabled: true,
         }
     }
 }
@@ -67,6 +70,13 @@ where
         .with_state(member.clone())
         .merge(monitoring(&member));
     let service = BoxCloneSyncService::new(service);
+    router = router.merge(v1::router(service.clone(), member.clone()));
+    if options.ui_enabled {
+        router = router.merge(kvd_ui::router(&kvd_ui::Port {
+            gateway: options.gateway_enabled,
+            autopilot: false,
+        }));
+    }
     if let Some(tree) = v2 {
         router = router.merge(v2::router(tree, member.clone(), service.clone()));
     }
@@ -91,9 +101,28 @@ where
     ))
 }
 
-/// What a port for monitoring alone answers: `/metrics`, `/health`, `/livez`, `/readyz`.
-pub fn metrics_router(member: Arc<dyn Member>) -> Router {
-    with_not_found(monitoring(&member))
+/// What a port for monitoring alone answers: `/metrics`, `/health`, `/livez`, `/readyz`; and with
+/// `ui_enabled` the page at `/ui`, which shows no keys there, and `/v1/members` for it.
+///
+/// `service`: as for [`client_router`]; it is asked whether a caller may see how the members are.
+pub fn metrics_router<S>(service: S, member: Arc<dyn Member>, ui_enabled: bool) -> Router
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let mut router = monitoring(&member);
+    if ui_enabled {
+        let port = kvd_ui::Port {
+            gateway: false,
+            autopilot: false,
+        };
+        let service = BoxCloneSyncService::new(service);
+        router = router
+            .merge(v1::router(service, member))
+            .merge(kvd_ui::router(&port));
+    }
+    with_not_found(router)
 }
 
 /// What the peer port answers over plain HTTP: `/members`, `/version`.

@@ -9,7 +9,9 @@ use futures_util::{Stream, StreamExt, stream};
 use kvd_api::ETCD_VERSION;
 use kvd_api::pb::etcdserverpb::AlarmType;
 use kvd_api::pb::kvdcommandpb::{V2Event, V2Reply, V2Request};
-use kvd_gateway::{Check, Member, MemberInfo, Probe, ProcessStats, V2, V2Watching, Versions};
+use kvd_gateway::{
+    Answer, Check, Member, MemberInfo, Probe, ProcessStats, Standing, V2, V2Watching, Versions,
+};
 use kvd_mvcc::RangeOptions;
 use kvd_server::apply;
 use kvd_server::core::Core;
@@ -60,6 +62,10 @@ impl Member for ServedMember {
             .iter()
             .filter_map(|alarm| AlarmType::try_from(alarm.alarm).ok())
             .collect()
+    }
+
+    fn id(&self) -> u64 {
+        self.core.member_id()
     }
 
     fn leader(&self) -> u64 {
@@ -117,6 +123,22 @@ impl Member for ServedMember {
                 client_urls: member.client_ur_ls,
             })
             .collect()
+    }
+
+    fn standings(&self) -> BoxFuture<'_, Result<Vec<Standing>, String>> {
+        Box::pin(async {
+            let standings = self.core.standings().get(&self.core).await.map_err(text)?;
+            let one = |standing: &kvd_server::members::MemberStanding| Standing {
+                id: standing.member.id,
+                name: standing.member.name.clone(),
+                is_learner: standing.member.is_learner,
+                answer: standing.answer.clone().map(|answer| Answer {
+                    status: answer.status,
+                    kvd_version: answer.kvd_version,
+                }),
+            };
+            Ok(standings.iter().map(one).collect())
+        })
     }
 
     fn cluster_id(&self) -> u64 {

@@ -9,13 +9,15 @@ use kvd_raft::wal::StallLimits;
 use kvd_server::config::Join;
 use kvd_server::corruption::IntegrityService;
 use kvd_server::lease::LessorService;
-use kvd_server::members::MembersService;
-use kvd_server::metrics::{Level, Metrics};
+use kvd_server::members::{MembersService, StandingService};
+use kvd_server::metrics::{GrpcMetricsService, Level, Metrics};
 use kvd_server::peer_info::PeerInfo;
-use kvd_server::services::admission::AdmissionLayer;
+use kvd_server::services::admission::{Admission, AdmissionLayer};
+use kvd_server::services::routes::ClientRoutes;
 use kvd_server::{Config, Ending, Server, config, limits as server_limits};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
+use tower::util::MapRequest;
 use tracing::{info, warn};
 
 use crate::join;
@@ -26,6 +28,11 @@ use crate::serve::{self, Cores, Listener, Options, Protocols, Secure, Services, 
 use crate::settings::{AutoCompaction, ClusterState, Settings, StorageEngine, SystemResolver};
 use crate::signals::Signals;
 use crate::urls::Url;
+
+/// The services of the client port, with what comes before them.
+type GrpcService = GrpcMetricsService<Admission<ClientRoutes>>;
+/// [`mark_gateway`].
+type MarkGateway = fn(http::Request<tonic::body::Body>) -> http::Request<tonic::body::Body>;
 
 /// Threads of consensus, apply and everything that is not a client's connection.
 const CORE_THREADS: usize = 2;
@@ -162,6 +169,7 @@ impl Run<'_> {
                 .add_service(MembersService::server(Arc::clone(server.core())))
                 .add_service(LessorService::server(Arc::clone(server.core())))
                 .add_service(IntegrityService::server(Arc::clone(server.core())))
+                .add_service(StandingService::server(Arc::clone(server.core())))
                 .prepare(),
             http: kvd_gateway::peer_router(member),
         };
@@ -184,10 +192,7 @@ impl Run<'_> {
         http_only: bool,
     ) -> anyhow::Result<Serving> {
         let core = server.core();
-        let grpc = ServiceBuilder::new()
-            .layer(core.metrics().grpc_layer())
-            .layer(AdmissionLayer::new(Arc::clone(core)))
-            .service(server.client_routes());
+        let grpc = grpc(server);
         let member = Arc::new(ServedMember::new(Arc::clone(core)));
         let gateway = kvd_gateway::Options {
             gateway_enabled: self.settings.grpc_gateway,
@@ -195,11 +200,10 @@ impl Run<'_> {
             cors: self.settings.cors.clone(),
             host_whitelist: self.settings.host_whitelist.clone(),
             client_cert_auth: self.settings.client_tls.client_cert_auth,
+            ui_enabled: self.settings.ui,
         };
         let v2 = self.settings.v2.then(|| member.clone() as Arc<dyn V2>);
-        let through_gateway = ServiceBuilder::new()
-            .map_request(mark_gateway)
-            .service(grpc.clone());
+        let through_gateway = through_gateway(grpc.clone());
         let http = kvd_gateway::client_router(through_gateway, member, v2, gateway);
         let protocols = match (http_only, self.settings.listen_client_http_urls.is_empty()) {
             (true, _) => Protocols::HttpOnly,
@@ -220,7 +224,8 @@ impl Run<'_> {
 
     fn serve_metrics(&self, server: &Server, listeners: Vec<Listener>) -> anyhow::Result<Serving> {
         let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
-        let http = kvd_gateway::metrics_router(member);
+        let through_gateway = through_gateway(grpc(server));
+        let http = kvd_gateway::metrics_router(through_gateway, member, self.settings.ui);
         let services = Services {
             grpc: http.clone(),
             http,
@@ -235,6 +240,21 @@ impl Run<'_> {
         )
         .context("serving metrics")
     }
+}
+
+fn grpc(server: &Server) -> GrpcService {
+    let core = server.core();
+    ServiceBuilder::new()
+        .layer(core.metrics().grpc_layer())
+        .layer(AdmissionLayer::new(Arc::clone(core)))
+        .service(server.client_routes())
+}
+
+/// The services for calls that come by HTTP.
+fn through_gateway(grpc: GrpcService) -> MapRequest<GrpcService, MarkGateway> {
+    ServiceBuilder::new()
+        .map_request(mark_gateway as MarkGateway)
+        .service(grpc)
 }
 
 /// Says that a call came through the gateway, where a certificate is not taken for a user.

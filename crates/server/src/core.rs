@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lease::{self, Leases};
 use crate::limits;
+use crate::members::Standings;
 use crate::metrics::Metrics;
 use crate::waiters::Waiters;
 
@@ -38,6 +39,7 @@ pub struct Core {
     auth: Arc<Auth>,
     audit: Audit,
     lease_peers: lease::Peers,
+    standings: Standings,
     /// Held by whoever changes the membership through this member as leader.
     changes: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
@@ -92,6 +94,7 @@ impl Core {
             auth: parts.auth,
             audit: parts.audit,
             lease_peers: lease::Peers::new(),
+            standings: Standings::default(),
             changes: tokio::sync::Mutex::new(()),
             metrics: parts.metrics,
             phase: AtomicU8::new(0),
@@ -170,6 +173,11 @@ impl Core {
     /// The way to the leader for what only it knows of leases.
     pub fn lease_peers(&self) -> &lease::Peers {
         &self.lease_peers
+    }
+
+    /// How every member is.
+    pub fn standings(&self) -> &Standings {
+        &self.standings
     }
 
     /// The turn to change the membership: one change at a time.

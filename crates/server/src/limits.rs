@@ -55,6 +55,10 @@ pub const LEASE_APPLIED_WAIT: Duration = Duration::from_secs(1);
 pub const LEASE_REPLY_BYTES_MAX: usize = 1 << 30;
 /// How often the connection to the leader is probed, and how long a probe may take.
 pub const LEASE_PEER_KEEPALIVE: Duration = Duration::from_secs(1);
+/// How long another member may take to say how it is.
+pub const STANDING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long what the members said counts for whoever asks next.
+pub const STANDING_FRESH: Duration = Duration::from_millis(900);
 /// Most learners in the cluster. etcd: `--max-learners`.
 pub const LEARNERS_MAX: usize = 1;
 /// How long the way to a member must have been open for it to count as healthy when the membership

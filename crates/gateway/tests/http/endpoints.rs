@@ -211,8 +211,11 @@ async fn other_methods_than_get_are_refused() {
 #[tokio::test]
 async fn a_port_for_monitoring_has_probes_and_metrics_only() {
     let member = FakeMember::healthy();
-    let (status, headers, body) =
-        send(metrics_router(member.clone()), request("GET", "/metrics")).await;
+    let (status, headers, body) = send(
+        metrics_router(services(), member.clone(), true),
+        request("GET", "/metrics"),
+    )
+    .await;
     assert_eq!((status, body.as_str()), (200, "up 1\n"));
     assert_eq!(
         headers["content-type"],
@@ -227,7 +230,9 @@ async fn a_port_for_monitoring_has_probes_and_metrics_only() {
         ("/debug/vars", 404),
     ] {
         assert_eq!(
-            get(metrics_router(member.clone()), uri).await.0,
+            get(metrics_router(services(), member.clone(), true), uri)
+                .await
+                .0,
             status,
             "{uri}"
         );

@@ -16,7 +16,7 @@ use kvd_api::pb::mvccpb::KeyValue;
 use kvd_api::pb::v3electionpb::election_server::{Election, ElectionServer};
 use kvd_api::pb::v3electionpb::*;
 use kvd_api::wire::{RangeResponse, WatchResponse};
-use kvd_gateway::{Check, Member, MemberInfo, Probe, ProcessStats, Versions};
+use kvd_gateway::{Answer, Check, Member, MemberInfo, Probe, ProcessStats, Standing, Versions};
 use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::service::Routes;
@@ -111,6 +111,10 @@ impl Member for FakeMember {
         self.says().alarms
     }
 
+    fn id(&self) -> u64 {
+        7
+    }
+
     fn leader(&self) -> u64 {
         self.says().leader
     }
@@ -155,6 +159,39 @@ impl Member for FakeMember {
                 ..MemberInfo::default()
             },
         ]
+    }
+
+    fn standings(&self) -> BoxFuture<'_, Result<Vec<Standing>, String>> {
+        let leader = Answer {
+            status: StatusResponse {
+                version: "3.7.1".into(),
+                leader: 7,
+                header: Some(ResponseHeader {
+                    member_id: 7,
+                    revision: 4,
+                    ..ResponseHeader::default()
+                }),
+                raft_index: 12,
+                raft_applied_index: 12,
+                ..StatusResponse::default()
+            },
+            kvd_version: "0.1.0".into(),
+        };
+        let mut follower = leader.clone();
+        follower.status.raft_applied_index = 9;
+        follower.status.errors = vec!["memberID:8 alarm:NOSPACE".into()];
+        let standing = |id, name: &str, is_learner, answer| Standing {
+            id,
+            name: name.into(),
+            is_learner,
+            answer,
+        };
+        let standings = vec![
+            standing(7, "a", false, Ok(leader.clone())),
+            standing(8, "b", false, Ok(follower)),
+            standing(9, "", true, Err("cannot connect".into())),
+        ];
+        Box::pin(std::future::ready(Ok(standings)))
     }
 
     fn cluster_id(&self) -> u64 {

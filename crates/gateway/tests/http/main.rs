@@ -2,4 +2,5 @@
 
 mod endpoints;
 mod fake;
+mod v1;
 mod v3;

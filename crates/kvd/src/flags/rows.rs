@@ -316,6 +316,9 @@ pub(super) const FLAGS: &[Flag] = &[
     row(Own, "tls-recheck-interval", Duration, "5s", Works,
         "Time within which changed TLS files have taken effect and connections are closed whose \
          certificates are no longer valid."),
+    row(Own, "enable-ui", Bool, "true", Works,
+        "Serve the web page at /ui on the client and metrics ports; it can do nothing that its \
+         caller may not."),
     row(Own, "worker-threads", Uint, "0", Works,
         "Threads that serve connections; 0 means one for each core."),
     row(Own, "audit-log-level", Choice(&["off", "metadata"]), "off", Works,

@@ -72,6 +72,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         keepalive_timeout: read.duration("grpc-keepalive-timeout")?,
         socket_reuse_port: read.bool("socket-reuse-port"),
         grpc_gateway: read.bool("enable-grpc-gateway"),
+        ui: read.bool("enable-ui"),
         v2: read.bool("enable-v2"),
         v2_keys_visible: read.bool("v2-keys-visible-in-v3"),
         cors: read.set("cors"),

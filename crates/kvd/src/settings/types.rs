@@ -69,6 +69,8 @@ pub struct Settings {
     pub socket_reuse_port: bool,
     /// `--enable-grpc-gateway`.
     pub grpc_gateway: bool,
+    /// `--enable-ui`.
+    pub ui: bool,
     /// `--enable-v2`.
     pub v2: bool,
     /// `--v2-keys-visible-in-v3`.

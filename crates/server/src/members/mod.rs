@@ -7,7 +7,7 @@
 //!                   linearizable look at the members ──► rules ──► one entry of Raft's log
 //! ```
 //! [`change`] is that way; [`rules`] says what is refused, and with which of etcd's errors;
-//! [`service`] is the leader's end of it for other members.
+//! [`service`] is the leader's end of it for other members. [`standing`] is how every member is.
 //!
 //! The entry changes Raft's membership and the member records in one step (`apply/cluster.rs`): a
 //! crash finds both changed or neither. A member that is added with a vote counts for clients as a
@@ -16,5 +16,7 @@
 pub mod change;
 pub mod rules;
 pub mod service;
+pub mod standing;
 
 pub use service::MembersService;
+pub use standing::{MemberStanding, StandingService, Standings};

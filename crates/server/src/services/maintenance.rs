@@ -83,6 +83,40 @@ pub(crate) fn storage_version(store: &Store) -> String {
     apply::cluster_version(store).unwrap_or_else(|| STORAGE_VERSION.to_owned())
 }
 
+/// How this member is: what Status answers.
+///
+/// Errors: when the store cannot be read.
+pub(crate) fn status(core: &Core) -> Result<StatusResponse> {
+    let status = core.status();
+    let store = core.store();
+    let downgrade = apply::downgrade(store)?;
+    let mut errors = Vec::new();
+    if status.leader.is_none() {
+        errors.push(WireError::NoLeader.message().to_owned());
+    }
+    for alarm in core.active_alarms() {
+        errors.push(alarm_text(&alarm));
+    }
+    Ok(StatusResponse {
+        header: Some(core.header(store.current_revision())),
+        version: ETCD_VERSION.to_owned(),
+        db_size: i64::try_from(store.size()).unwrap_or(i64::MAX),
+        leader: status.leader.unwrap_or(0),
+        raft_index: status.commit_index,
+        raft_term: status.term,
+        raft_applied_index: core.applied_index(),
+        errors,
+        db_size_in_use: i64::try_from(store.size_in_use()).unwrap_or(i64::MAX),
+        is_learner: core.is_learner(),
+        storage_version: storage_version(store),
+        db_size_quota: core.config().quota(),
+        downgrade_info: Some(DowngradeInfo {
+            enabled: downgrade.enabled,
+            target_version: downgrade.target_version,
+        }),
+    })
+}
+
 /// Gives the disk space of this member's store back that is not in use.
 pub(crate) async fn defragment(core: &Core) -> Result<()> {
     let (metrics, started) = (core.metrics(), Instant::now());
@@ -141,34 +175,7 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let status = self.core.status();
-        let store = self.core.store();
-        let downgrade = apply::downgrade(store)?;
-        let mut errors = Vec::new();
-        if status.leader.is_none() {
-            errors.push(WireError::NoLeader.message().to_owned());
-        }
-        for alarm in self.core.active_alarms() {
-            errors.push(alarm_text(&alarm));
-        }
-        Ok(Response::new(StatusResponse {
-            header: Some(self.core.header(store.current_revision())),
-            version: ETCD_VERSION.to_owned(),
-            db_size: i64::try_from(store.size()).unwrap_or(i64::MAX),
-            leader: status.leader.unwrap_or(0),
-            raft_index: status.commit_index,
-            raft_term: status.term,
-            raft_applied_index: self.core.applied_index(),
-            errors,
-            db_size_in_use: i64::try_from(store.size_in_use()).unwrap_or(i64::MAX),
-            is_learner: self.core.is_learner(),
-            storage_version: storage_version(store),
-            db_size_quota: self.core.config().quota(),
-            downgrade_info: Some(DowngradeInfo {
-                enabled: downgrade.enabled,
-                target_version: downgrade.target_version,
-            }),
-        }))
+        Ok(Response::new(status(&self.core)?))
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
