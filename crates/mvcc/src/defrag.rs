@@ -16,6 +16,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -84,7 +85,8 @@ impl Records {
     /// Copies the engine's content to a new generation and switches to it.
     ///
     /// Errors: [`Error::Engine`] and [`Error::Io`] when there is no room for the copy: the store
-    /// goes on as it was. [`Error::Closed`], [`Error::Failed`].
+    /// goes on as it was. [`Error::Superseded`] when a snapshot is about to be installed.
+    /// [`Error::Closed`], [`Error::Failed`].
     pub(crate) fn defragment(&self) -> Result<Defragmented> {
         let shared = &self.shared;
         let _rebuild = self.rebuild_guard();
@@ -185,6 +187,10 @@ impl Copy<'_> {
         let started = Instant::now();
         loop {
             let (from, shared) = (self.next.clone(), self.shared);
+            // Whoever installs a snapshot holds up what is to be applied after it.
+            if shared.installs_waiting.load(Ordering::Acquire) > 0 {
+                return Err(Error::Superseded);
+            }
             let page = shared.ask_engine(|engine| engine.scan(&from, &end, PAGE))?;
             let Some((last, _)) = page.last() else {
                 return Ok(());

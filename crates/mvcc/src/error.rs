@@ -95,6 +95,12 @@ pub enum Error {
         /// The first fault.
         message: String,
     },
+    /// A defragmentation was given up for the sake of a snapshot that replaces everything.
+    #[error(
+        "the defragmentation was given up, because a snapshot of the leader replaces what it was \
+         copying; the store is without holes then"
+    )]
+    Superseded,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) rebuilding: Mutex<bool>,
     /// Signalled when it no longer is.
     pub(crate) rebuilt: Condvar,
+    /// So many installs wait to begin: a defragmentation is given up for them.
+    pub(crate) installs_waiting: AtomicUsize,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -111,6 +113,7 @@ impl Shared {
             installs: AtomicU64::new(0),
             rebuilding: Mutex::new(false),
             rebuilt: Condvar::new(),
+            installs_waiting: AtomicUsize::new(0),
             thread: Mutex::new(None),
             options,
         })

@@ -287,12 +287,15 @@ impl Records {
     }
 
     /// Reads a snapshot file into the next generation, as the content of `position`: checked and
-    /// on disk on return, and not the current one yet.
+    /// on disk on return, and not the current one yet. A defragmentation that is under way is
+    /// given up.
     ///
     /// Errors: [`Error::Corrupt`] and [`Error::NewerFormat`] about the snapshot.
     pub(crate) fn prepare_install(&self, file: &Path, position: Position) -> Result<Prepared> {
-        let rebuild = self.rebuild_guard();
         let shared = &self.shared;
+        shared.installs_waiting.fetch_add(1, Ordering::AcqRel);
+        let rebuild = self.rebuild_guard();
+        shared.installs_waiting.fetch_sub(1, Ordering::AcqRel);
         let files = shared
             .directory
             .lock()

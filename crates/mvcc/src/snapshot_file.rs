@@ -18,6 +18,7 @@
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -28,6 +29,8 @@ use crate::ledger::Entries;
 use crate::options::Position;
 use crate::revision::{RevKey, Revision};
 
+/// Between two lines of the log while a file is read.
+const PROGRESS: Duration = Duration::from_secs(5);
 pub(crate) const MAGIC: &[u8; 7] = b"KVDSNAP";
 pub(crate) const VERSION: u8 = 1;
 /// The longest frame that is read: far above the longest entry a request can make.
@@ -83,8 +86,19 @@ pub(crate) fn load(file: &Path, engine: &dyn Backend, position: Position) -> Res
         tables: Vec::new(),
     };
     let mut last = None;
+    let mut said = Instant::now();
     loop {
         let (kind, mut body) = source.frame()?;
+        if said.elapsed() >= PROGRESS {
+            said = Instant::now();
+            let (records, bytes) = (loaded.durable.records, loaded.durable.live_bytes);
+            tracing::info!(
+                records,
+                bytes,
+                of = source.bytes,
+                "reading a snapshot into the store"
+            );
+        }
         match kind {
             HEAD => {
                 loaded.durable.position.index = source.number(&mut body)?;
@@ -123,14 +137,18 @@ pub(crate) fn load(file: &Path, engine: &dyn Backend, position: Position) -> Res
 struct Source<'a> {
     path: &'a Path,
     file: BufReader<File>,
+    /// Of the whole file.
+    bytes: u64,
     frames: u64,
 }
 
 impl<'a> Source<'a> {
     fn open(path: &'a Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io(path, error))?;
+        let bytes = file.metadata().map_or(0, |metadata| metadata.len());
         let mut source = Source {
             path,
+            bytes,
             file: BufReader::with_capacity(1 << 18, file),
             frames: 0,
         };

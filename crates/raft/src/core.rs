@@ -38,6 +38,8 @@ pub(crate) struct Core {
     /// Which refused peers were logged about.
     pub(crate) refusals: LogLimit,
     pub(crate) log: LogStore,
+    /// What tells this start of the member from others.
+    pub(crate) process: u64,
     /// Where the node lives, whatever runtime its callers are on.
     pub(crate) runtime: Handle,
 }

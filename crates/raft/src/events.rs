@@ -29,6 +29,10 @@ pub trait Events: Send + Sync + 'static {
     fn snapshot_sending(&self, _to: u64) {}
     /// A snapshot was sent to a peer, or failed to be.
     fn snapshot_sent(&self, _to: u64, _took: Duration, _ok: bool) {}
+    /// How many bytes of the snapshot that is being sent a peer has been given, of about how many.
+    fn snapshot_sent_bytes(&self, _to: u64, _bytes: u64, _of_about: u64) {}
+    /// How many bytes of the snapshot that is being received have come, of about how many.
+    fn snapshot_received_bytes(&self, _from: u64, _bytes: u64, _of_about: u64) {}
     /// A snapshot is being received from a peer.
     fn snapshot_receiving(&self, _from: u64) {}
     /// A snapshot was received, or failed to be.

@@ -69,6 +69,7 @@ mod log_store;
 mod membership;
 mod node;
 mod options;
+mod pace;
 mod prober;
 mod read_index;
 mod responder;

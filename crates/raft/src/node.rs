@@ -123,6 +123,7 @@ impl Node {
             refusals: LogLimit::default(),
             stalled: stalled.subscribe(),
             log,
+            process: rand::random::<u64>().max(1),
             runtime,
         });
         if let Some(members) = bootstrap {
@@ -213,6 +214,15 @@ impl Node {
     /// member that was removed.
     pub fn check_sender(&self, metadata: &MetadataMap) -> std::result::Result<u64, tonic::Status> {
         transport::server::check_sender(&self.inner.core, metadata)
+    }
+
+    /// Tells the node what it cannot learn by itself: that it was removed from the cluster.
+    pub fn learn_removal(&self) {
+        self.inner.core.status.send_if_modified(|status| {
+            let is_news = !status.removed;
+            status.removed = true;
+            is_news
+        });
     }
 
     /// Since when the way to a peer has been open; `None` while it is not.

@@ -5,7 +5,7 @@
 //! before a change of the membership, of the metrics of connections, and of how a member learns
 //! that it was removed: nobody sends it the entry that removes it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,21 +19,30 @@ use crate::transport::client::{Peer, Purpose};
 /// Between two probes of a peer.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// Between two probes of one that does not answer: it may be there again.
+const INTERVAL_LOST: Duration = Duration::from_millis(100);
+
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs until it is cancelled.
 pub(crate) async fn run(core: Arc<Core>) {
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut ticks = tokio::time::interval(INTERVAL_LOST);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probes = tokio::task::JoinSet::new();
     let mut under_way = BTreeSet::new();
+    let mut asked: BTreeMap<u64, Instant> = BTreeMap::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                for peer in peers(&core) {
-                    if under_way.insert(peer.id) {
-                        probes.spawn(probe(peer));
+                let peers = peers(&core);
+                asked.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
+                for peer in peers {
+                    let interval = if peer.is_connected() { INTERVAL } else { INTERVAL_LOST };
+                    let is_due = asked.get(&peer.id).is_none_or(|at| at.elapsed() >= interval);
+                    if is_due && under_way.insert(peer.id) {
+                        asked.insert(peer.id, Instant::now());
+                        probes.spawn(probe(core.clone(), peer));
                     }
                 }
             }
@@ -61,12 +70,14 @@ fn peers(core: &Core) -> Vec<Arc<Peer>> {
         .collect()
 }
 
-async fn probe(peer: Arc<Peer>) -> u64 {
+async fn probe(core: Arc<Core>, peer: Arc<Peer>) -> u64 {
     let mut client = peer.client(Purpose::Control);
     let started = Instant::now();
-    let asked = client.probe(peer.request(pb::ProbeRequest {}));
+    let process = core.process;
+    let asked = client.probe(peer.request(pb::ProbeRequest { process }));
     match timeout(PATIENCE, asked).await {
-        Ok(Ok(_)) => {
+        Ok(Ok(reply)) => {
+            core.peers.met(peer.id, reply.into_inner().process);
             peer.answered();
             peer.connected(true);
             peer.events().peer_round_trip(peer.id, started.elapsed());

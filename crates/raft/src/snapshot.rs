@@ -23,6 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::pace::Pace;
 use crate::state_machine::{Fault, SnapshotSource};
 use crate::transport::client::{Peer, Purpose, unreachable};
 use crate::transport::codec;
@@ -68,7 +70,8 @@ pub(crate) async fn send(
     };
     let (parts, outgoing) = mpsc::channel(CHUNKS_AHEAD);
     let peer_id = peer.id;
-    let reading = tokio::task::spawn_blocking(move || read_source(source, header, &parts));
+    let reader = peer.clone();
+    let reading = tokio::task::spawn_blocking(move || read_source(source, header, &parts, &reader));
     let mut client = peer.client(Purpose::Snapshot);
     let transfer = Arc::new(OnceLock::new());
     let (begun, transfers) = (transfer.clone(), peer.transfers.clone());
@@ -104,8 +107,10 @@ fn read_source(
     mut source: Box<dyn SnapshotSource>,
     header: pb::SnapshotHeader,
     parts: &mpsc::Sender<pb::SnapshotPart>,
+    peer: &Peer,
 ) -> std::result::Result<(), Fault> {
     use pb::snapshot_part::Part;
+    let mut pace = Pace::begin("sending a snapshot", peer.id, header.size_hint);
     let send = |part| {
         parts
             .blocking_send(pb::SnapshotPart { part: Some(part) })
@@ -117,11 +122,17 @@ fn read_source(
     let mut crc = 0;
     while let Some(chunk) = source.next_chunk()? {
         crc = crc32c::crc32c_append(crc, &chunk);
+        let bytes = chunk.len();
         if !send(Part::Chunk(chunk)) {
             return Ok(());
         }
+        pace.advance(bytes);
+        peer.events()
+            .snapshot_sent_bytes(peer.id, pace.bytes(), pace.total());
     }
-    send(Part::Crc(crc));
+    if send(Part::Crc(crc)) {
+        pace.complete();
+    }
     Ok(())
 }
 
@@ -180,16 +191,43 @@ impl Receiver {
         })
     }
 
+    /// Refuses what would fill the disk: it is needed for a file, and for the store that is made of
+    /// it while the old one is still there. On a full disk the old one could not be written either.
+    fn check_room(&self, bytes: u64) -> std::result::Result<(), String> {
+        let Ok(disk) = rustix::fs::statvfs(&self.dir) else {
+            return Ok(());
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let wanted = bytes.saturating_mul(2);
+        if free >= wanted {
+            return Ok(());
+        }
+        tracing::error!(
+            dir = %self.dir.display(),
+            free,
+            wanted,
+            "a snapshot cannot be received: its disk is too full; free some space; nothing is lost, \
+             and the leader tries again"
+        );
+        Err(format!(
+            "snapshot: it takes {wanted} bytes of the disk, and {free} are free"
+        ))
+    }
+
     /// Takes a whole snapshot from the stream.
     pub(crate) async fn receive(
         &self,
         mut parts: Streaming<pb::SnapshotPart>,
+        from: u64,
+        events: &dyn Events,
     ) -> std::result::Result<Incoming, Status> {
         use pb::snapshot_part::Part;
         let malformed = kvd_api::error::peer_malformed;
         let Some(Part::Header(header)) = parts.message().await?.and_then(|part| part.part) else {
             return Err(malformed("a snapshot begins with its header"));
         };
+        self.check_room(header.size_hint)
+            .map_err(kvd_api::error::internal)?;
         let refuse = |error: codec::Malformed| malformed(error.0);
         let vote = codec::vote_in(header.vote).map_err(refuse)?;
         let meta = codec::meta_in(header.position.unwrap_or_default()).map_err(refuse)?;
@@ -199,14 +237,18 @@ impl Receiver {
             .dir
             .join(format!("{}-{number}.{PART}", std::process::id()));
         let (chunks, incoming) = mpsc::channel(CHUNKS_AHEAD);
+        let mut pace = Pace::begin("receiving a snapshot", from, header.size_hint);
         let writing = tokio::task::spawn_blocking(move || write_file(path, incoming));
         let mut announced = None;
         while let Some(part) = parts.message().await? {
             match part.part {
                 Some(Part::Chunk(chunk)) if announced.is_none() => {
+                    let bytes = chunk.len();
                     if chunks.send(chunk).await.is_err() {
                         break; // The writer has failed; it says how below.
                     }
+                    pace.advance(bytes);
+                    events.snapshot_received_bytes(from, pace.bytes(), pace.total());
                 }
                 Some(Part::Crc(crc)) if announced.is_none() => announced = Some(crc),
                 _ => return Err(malformed("a part of the snapshot is out of place")),
@@ -215,10 +257,18 @@ impl Receiver {
         drop(chunks);
         let failed = |what: String| kvd_api::error::internal(format!("snapshot: {what}"));
         let written = writing.await.map_err(|error| failed(error.to_string()))?;
-        let (file, crc) = written.map_err(|error| failed(error.to_string()))?;
+        let (file, crc) = written.map_err(|error| {
+            tracing::error!(
+                %error,
+                "a snapshot cannot be received: free some space if the disk is full; nothing is \
+                 lost, and the leader sends it again"
+            );
+            failed(error.to_string())
+        })?;
         if announced != Some(crc) {
             return Err(malformed("the snapshot's checksum is missing or wrong"));
         }
+        pace.complete();
         Ok(Incoming { vote, meta, file })
     }
 }

@@ -98,22 +98,21 @@ pub fn load(data_dir: &Path) -> Result<Option<Identity>> {
 /// storing the identity and beginning the log, and its members are given again; the log ignores
 /// them if it has begun.
 ///
-/// Errors: [`Error::Identity`] when the directory belongs to a cluster with another token, or the
-/// file is damaged; [`Error::Config`] when the first members make no sense.
+/// Errors: [`Error::Identity`] when the file is damaged, or the member was removed;
+/// [`Error::Config`] when the first members make no sense.
 pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
     let path = path(config);
     refuse_removed(config)?;
     if let Some(identity) = read(&path)? {
         if config.token_is_explicit && config.initial_cluster_token != identity.token {
-            return Err(Error::Identity {
-                path,
-                what: format!(
-                    "this data directory belongs to the cluster with the token {:?} (ID {:x}), \
-                     but --initial-cluster-token is {:?}: give the right --data-dir, or an empty \
-                     one to start a new member",
-                    identity.token, identity.cluster_id, config.initial_cluster_token
-                ),
-            });
+            // As in etcd, where only a first start looks at it.
+            tracing::warn!(
+                started_with = identity.token,
+                given = config.initial_cluster_token,
+                cluster_id = format!("{:x}", identity.cluster_id),
+                "--initial-cluster-token is ignored: the member has data, which belongs to a \
+                 cluster with another token; if that is the wrong cluster, look at --data-dir"
+            );
         }
         let bootstrap = if is_blank {
             interrupted(config, &identity)

@@ -64,6 +64,8 @@ pub const LEARNERS_MAX: usize = 1;
 /// How long the way to a member must have been open for it to count as healthy when the membership
 /// is changed. etcd: `HealthInterval`.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+/// So much less is enough: a probe notices a way that is open some time after it was opened.
+pub const HEALTH_SLACK: Duration = Duration::from_millis(500);
 /// Part of the leader's log that a learner must have to be promoted. etcd:
 /// `readyPercentThreshold`.
 pub const LEARNER_READY: f64 = 0.9;

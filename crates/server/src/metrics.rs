@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use prometheus::{Histogram, HistogramVec, IntCounter, Registry, TextEncoder};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntGaugeVec, Registry, TextEncoder};
 
 pub use grpc::{GrpcMetrics, GrpcMetricsLayer, GrpcMetricsService};
 pub use process::ProcessStats;
@@ -351,6 +351,18 @@ impl kvd_raft::Events for Metrics {
             .inc();
     }
 
+    fn snapshot_sent_bytes(&self, to: u64, bytes: u64, of_about: u64) {
+        let to = format!("{to:x}");
+        set(&self.table.snapshot_send_bytes, &to, bytes);
+        set(&self.table.snapshot_send_size, &to, of_about);
+    }
+
+    fn snapshot_received_bytes(&self, from: u64, bytes: u64, of_about: u64) {
+        let from = format!("{from:x}");
+        set(&self.table.snapshot_receive_bytes, &from, bytes);
+        set(&self.table.snapshot_receive_size, &from, of_about);
+    }
+
     fn snapshot_receiving(&self, from: u64) {
         self.table
             .snapshot_receive_inflights
@@ -414,6 +426,12 @@ impl kvd_raft::Events for Metrics {
             self.table.leader_changes_seen.inc();
         }
     }
+}
+
+/// Sets a gauge of a peer.
+fn set(gauge: &IntGaugeVec, peer: &str, value: u64) {
+    let value = i64::try_from(value).unwrap_or(i64::MAX);
+    gauge.with_label_values(&[peer]).set(value);
 }
 
 /// Counts one pending proposal for as long as it lives.

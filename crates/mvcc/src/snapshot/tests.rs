@@ -114,6 +114,35 @@ fn install(
 }
 
 #[test]
+fn a_defragmentation_gives_way_to_a_snapshot() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let from = open(&dir.path().join("from"), EngineKind::Redb);
+    fill(&from, 3000);
+    let file = save(&mut reader(&from, 3001), dir.path());
+    let to = open(&dir.path().join("to"), EngineKind::Redb);
+    fill(&to, 2000);
+    // As while an install waits for the defragmentation to end.
+    to.shared.installs_waiting.fetch_add(1, Ordering::AcqRel);
+    let given_up = to.defragment().expect_err("given up");
+    assert!(matches!(given_up, Error::Superseded), "{given_up}");
+    to.shared.installs_waiting.fetch_sub(1, Ordering::AcqRel);
+    to.defragment().expect("nobody waits");
+    std::thread::scope(|scope| {
+        let defragmenting = scope.spawn(|| {
+            while !matches!(to.defragment(), Err(Error::Superseded)) {
+                if to.shared.installs.load(Ordering::Acquire) > 0 {
+                    return;
+                }
+            }
+        });
+        install(&to, &file, position(90)).expect("installed");
+        defragmenting.join().expect("no panic");
+    });
+    let last = Revision::new(3001, 0);
+    assert_eq!(content(&to, last), content(&from, last));
+}
+
+#[test]
 fn a_snapshot_replaces_the_content_of_another_store() {
     for engine in [EngineKind::Memory, EngineKind::Redb, EngineKind::Sled] {
         let dir = tempfile::tempdir().expect("tempdir");

@@ -3,13 +3,10 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use hyper_util::rt::TokioIo;
-use kvd_api::pb::kvdpeerpb as pb;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -22,40 +19,18 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 
 use super::append::{Link, Session};
+use super::codec;
 use super::identity::{Identity, LogLimit};
+pub(crate) use super::line::{Client, Purpose};
+use super::line::{Line, NotConnected, Target};
 use super::resolve::Dialer;
 use super::transfers::Transfers;
-use super::{MESSAGE_BYTES_MAX, codec};
 use crate::events::Events;
 use crate::snapshot::{self, Snapshot, SnapshotData};
 use crate::type_config::{PeerNode, TypeConfig, Vote};
-
-pub(crate) type Client = pb::peer_client::PeerClient<Channel>;
-
-/// A connection is probed this often, so that one that leads nowhere is noticed.
-const KEEP_ALIVE: Duration = Duration::from_millis(500);
-
-/// It is given up when a probe is not answered for this long.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// Bytes that may be under way on one connection before the receiver must have read some.
-const WINDOW_BYTES: u32 = 8 << 20;
-
-/// What a connection is for; each purpose has its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Entries.
-    Append,
-    /// Heartbeats, votes, leadership transfer.
-    Control,
-    /// Whole snapshots.
-    Snapshot,
-    /// Proposals and read indexes on their way to the leader.
-    Forward,
-}
 
 /// Every member this one has talked to.
 pub(crate) struct Peers {
@@ -118,6 +93,7 @@ impl Peers {
         let peer = Arc::new(Peer::new(id, urls, generation, self));
         if let Some(old) = old {
             *peer.connected_since.lock() = *old.connected_since.lock();
+            peer.processes.lock().clone_from(&old.processes.lock());
         }
         known.insert(id, peer.clone());
         peer
@@ -133,6 +109,16 @@ impl Peers {
             }
             stays
         });
+    }
+
+    /// Notes which process speaks for the member `id` now. When that is another one than before,
+    /// the connections lead nowhere, whatever they look like: new ones are made, to where the name
+    /// leads by now.
+    pub(crate) fn met(&self, id: u64, process: u64) {
+        let peer = self.known.lock().get(&id).cloned();
+        if let Some(peer) = peer {
+            peer.met(process);
+        }
     }
 
     /// Since when the way to a peer has been open.
@@ -153,42 +139,69 @@ pub(crate) struct Peer {
     /// The dialer's when the connections were made.
     generation: u64,
     metadata: MetadataMap,
-    append: Client,
-    control: Client,
-    snapshot: Client,
-    forward: Client,
-    /// What `forward` uses.
-    forward_channel: Channel,
+    append: Line,
+    control: Line,
+    snapshot: Line,
+    forward: Line,
     events: Arc<dyn Events>,
     pub(crate) transfers: Arc<Transfers>,
     log_limit: LogLimit,
     status: Arc<watch::Sender<crate::status::Status>>,
     /// Written by the prober.
     connected_since: Mutex<Option<Instant>>,
+    /// Who has spoken for the member.
+    processes: Mutex<Processes>,
+}
+
+/// The processes that have spoken for a member, by the numbers that they drew.
+#[derive(Debug, Clone, Default)]
+struct Processes {
+    current: Option<u64>,
+    /// Those before it, the last one last.
+    past: Vec<u64>,
+}
+
+impl Processes {
+    /// So many are told from new ones: an old process may still speak while it ends.
+    const PAST_MAX: usize = 8;
+
+    /// Notes who speaks; says whether that is a new process in place of another.
+    fn has_changed(&mut self, process: u64) -> bool {
+        // Zero is a member from before there were numbers.
+        if process == 0 || self.current == Some(process) || self.past.contains(&process) {
+            return false;
+        }
+        let Some(before) = self.current.replace(process) else {
+            return false;
+        };
+        if self.past.len() >= Self::PAST_MAX {
+            self.past.remove(0);
+        }
+        self.past.push(before);
+        true
+    }
 }
 
 impl Peer {
     fn new(id: u64, urls: Arc<Mutex<Vec<String>>>, generation: u64, peers: &Peers) -> Peer {
-        let channel = || lazy_channel(id, urls.clone(), peers.dialer.clone());
-        let client = |channel| {
-            Client::new(channel)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        let target = Target {
+            id,
+            urls: urls.clone(),
+            dialer: peers.dialer.clone(),
         };
-        let forward_channel = channel();
         Peer {
             id,
             metadata: peers.identity.metadata(id),
-            append: client(channel()),
-            control: client(channel()),
-            snapshot: client(channel()),
-            forward: client(forward_channel.clone()),
-            forward_channel,
+            append: Line::new(Purpose::Append, &target),
+            control: Line::new(Purpose::Control, &target),
+            snapshot: Line::new(Purpose::Snapshot, &target),
+            forward: Line::new(Purpose::Forward, &target),
             events: peers.events.clone(),
             transfers: peers.transfers.clone(),
             log_limit: LogLimit::default(),
             status: peers.status.clone(),
             connected_since: Mutex::new(None),
+            processes: Mutex::default(),
             generation,
             urls,
         }
@@ -196,10 +209,10 @@ impl Peer {
 
     pub(crate) fn client(&self, purpose: Purpose) -> Client {
         match purpose {
-            Purpose::Append => self.append.clone(),
-            Purpose::Control => self.control.clone(),
-            Purpose::Snapshot => self.snapshot.clone(),
-            Purpose::Forward => self.forward.clone(),
+            Purpose::Append => self.append.client(),
+            Purpose::Control => self.control.client(),
+            Purpose::Snapshot => self.snapshot.client(),
+            Purpose::Forward => self.forward.client(),
         }
     }
 
@@ -243,6 +256,24 @@ impl Peer {
         }
     }
 
+    /// See [`Peers::met`].
+    fn met(&self, process: u64) {
+        if self.processes.lock().has_changed(process) {
+            tracing::info!(
+                peer = format!("{:x}", self.id),
+                "a member was started anew: connecting to it again"
+            );
+            for line in [&self.control, &self.append, &self.forward, &self.snapshot] {
+                line.hang_up();
+            }
+        }
+    }
+
+    /// Whether the last probe was answered.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected_since.lock().is_some()
+    }
+
     /// Notes what a probe found.
     pub(crate) fn connected(&self, is_open: bool) {
         let mut since = self.connected_since.lock();
@@ -282,24 +313,6 @@ impl Peer {
     }
 }
 
-fn lazy_channel(id: u64, urls: Arc<Mutex<Vec<String>>>, dialer: Arc<dyn Dialer>) -> Channel {
-    let connector = tower::service_fn(move |_: Uri| {
-        let dialing = dialer.dial(id, urls.lock().clone());
-        async move {
-            let connection = dialing.await.map_err(NotConnected)?;
-            Ok::<_, NotConnected>(TokioIo::new(connection))
-        }
-    });
-    // The URI is never dialled: the connector knows where to go.
-    Endpoint::from_static("http://peer.kvd")
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 2)
-        .connect_with_connector_lazy(connector)
-}
-
 /// The way to services of the application on a peer's port: the connection of forwarded requests.
 #[derive(Clone)]
 pub struct PeerHandle {
@@ -313,7 +326,7 @@ impl PeerHandle {
 
     /// What a client of such a service is made of.
     pub fn channel(&self) -> Channel {
-        self.peer.forward_channel.clone()
+        self.peer.forward.channel()
     }
 
     /// A request with the metadata that
@@ -322,11 +335,6 @@ impl PeerHandle {
         self.peer.request(message)
     }
 }
-
-/// Marks failures that happened before anything was sent.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot connect: {0}")]
-struct NotConnected(io::Error);
 
 /// Whether a failed call to a peer surely never reached it.
 pub fn was_not_sent(status: &Status) -> bool {
@@ -494,9 +502,14 @@ impl RaftNetworkV2<TypeConfig> for Network {
         }
     }
 
-    /// A member that comes back is noticed within this.
+    /// A member that comes back is noticed within this. A snapshot that could not be sent may have
+    /// cost much on both sides, and will once more.
     fn backoff(&self) -> Option<Backoff> {
-        let steps = [10, 20, 40].into_iter().chain(std::iter::repeat(80));
+        let steps = match self.purpose {
+            Purpose::Snapshot => [100, 200, 400, 800, 1_600],
+            _ => [10, 20, 40, 80, 80],
+        };
+        let steps = steps.into_iter().chain(std::iter::repeat(steps[4]));
         Some(Backoff::new(steps.map(Duration::from_millis)))
     }
 }
@@ -515,5 +528,24 @@ impl Network {
         let call = client.request_vote(message);
         let reply = self.peer.call(option.hard_ttl(), call).await?;
         codec::vote_reply_in(reply).map_err(|error| NetworkError::new(&error).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_takes_over_is_noticed_once_and_its_forerunner_is_not_believed() {
+        let mut processes = Processes::default();
+        assert!(!processes.has_changed(0));
+        assert!(!processes.has_changed(7), "the first is no change");
+        assert!(!processes.has_changed(7));
+        assert!(processes.has_changed(8));
+        assert!(!processes.has_changed(7), "it is about to end");
+        assert!(!processes.has_changed(8));
+        for process in 9..40 {
+            assert!(processes.has_changed(process));
+        }
     }
 }

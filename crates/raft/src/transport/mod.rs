@@ -2,8 +2,9 @@
 //!
 //! Four connections lead from a member to each peer, so that nothing waits behind something large
 //! or slow: appends, control (heartbeats, votes, leadership transfer), snapshots, and forwarded
-//! requests (proposals and read indexes). Each is made when it is first needed and made again when
-//! it breaks; the peer's name is resolved at every attempt ([`Dialer`]).
+//! requests (proposals and read indexes). Each is a [`line`]: made when it is first needed and made
+//! again when it breaks, or when the peer is another process by now; the peer's name is resolved at
+//! every attempt ([`Dialer`]).
 //!
 //! Appends and heartbeats travel on a stream that stays open ([`append`]): requests are numbered,
 //! many may be under way, replies come back in the same order. `Peer` in `proto/peer.proto` is the
@@ -20,6 +21,7 @@ pub(crate) mod client;
 pub(crate) mod codec;
 pub(crate) mod contact;
 pub(crate) mod identity;
+pub(crate) mod line;
 pub(crate) mod resolve;
 pub(crate) mod server;
 pub(crate) mod transfers;

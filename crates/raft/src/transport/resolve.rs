@@ -4,12 +4,16 @@
 //! back under the same name with another address. So names are resolved at every attempt and the
 //! result is not kept.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,6 +22,9 @@ use crate::error::{Error, Result};
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long an address is waited for before the next one is tried as well.
+const HEAD_START: Duration = Duration::from_millis(150);
 
 /// Bytes in both directions.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -78,22 +85,32 @@ async fn connect(url: &str) -> io::Result<Box<dyn Connection>> {
     }
 }
 
-/// Connects to `host:port`, resolving the name now and trying each of its addresses. Without
-/// delay of small messages.
+/// Connects to `host:port`, resolving the name now and trying all of its addresses, one after the
+/// other but without waiting long for any: a name may still have the address of a pod that is gone,
+/// which does not answer at all. Without delay of small messages.
 pub(crate) async fn connect_tcp(host_and_port: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let addresses = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(host_and_port)).await??;
-    for address in addresses {
-        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = error,
-            Err(elapsed) => last = elapsed.into(),
+    let mut addresses: VecDeque<SocketAddr> = addresses.collect();
+    let mut attempts = FuturesUnordered::new();
+    loop {
+        if let Some(address) = addresses.pop_front() {
+            attempts.push(timeout(CONNECT_TIMEOUT, TcpStream::connect(address)));
+        }
+        tokio::select! {
+            ended = attempts.next(), if !attempts.is_empty() => match ended {
+                Some(Ok(Ok(stream))) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Some(Ok(Err(error))) => last = error,
+                Some(Err(elapsed)) => last = elapsed.into(),
+                None => {}
+            },
+            () = tokio::time::sleep(HEAD_START), if !addresses.is_empty() => {}
+            else => return Err(last),
         }
     }
-    Err(last)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -171,7 +171,9 @@ impl Peer for PeerService {
     ) -> Result<Response<pb::SnapshotReply>, Status> {
         let from = self.sender(&request)?;
         let receiving = Receiving::begin(self.core.clone(), from);
-        let incoming = self.snapshots.receive(request.into_inner()).await?;
+        let events = self.core.options.events.as_ref();
+        let parts = request.into_inner();
+        let incoming = self.snapshots.receive(parts, from, events).await?;
         let snapshot = Snapshot {
             meta: incoming.meta,
             snapshot: SnapshotData::Received(incoming.file),
@@ -253,8 +255,10 @@ impl Peer for PeerService {
         &self,
         request: Request<pb::ProbeRequest>,
     ) -> Result<Response<pb::ProbeReply>, Status> {
-        self.sender(&request)?;
-        Ok(Response::new(pb::ProbeReply {}))
+        let from = self.sender(&request)?;
+        self.core.peers.met(from, request.into_inner().process);
+        let process = self.core.process;
+        Ok(Response::new(pb::ProbeReply { process }))
     }
 }
 

@@ -273,6 +273,14 @@ metrics! {
     /// How long snapshots took to receive.
     snapshot_receive_duration: HistogramVec =
         "etcd_network_snapshot_receive_total_duration_seconds" ["From"], LONG;
+    /// The bytes that a peer has been given of the snapshot that is, or was last, sent to it.
+    snapshot_send_bytes: IntGaugeVec = "kvd_network_snapshot_send_bytes" ["To"];
+    /// About how many bytes that snapshot has in all.
+    snapshot_send_size: IntGaugeVec = "kvd_network_snapshot_send_size_bytes" ["To"];
+    /// The bytes that have come of the snapshot that is, or was last, received from a peer.
+    snapshot_receive_bytes: IntGaugeVec = "kvd_network_snapshot_receive_bytes" ["From"];
+    /// About how many bytes that snapshot has in all.
+    snapshot_receive_size: IntGaugeVec = "kvd_network_snapshot_receive_size_bytes" ["From"];
 
     /// The number of keys.
     debugging_mvcc_keys: IntGauge = "etcd_debugging_mvcc_keys_total";
