@@ -52,10 +52,10 @@ pub struct Browser {
 fn program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let mut all = names
+    let all = names
         .iter()
         .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    all.find(|candidate| candidate.is_file())
+    all.into_iter().find(|candidate| candidate.is_file())
 }
 
 /// The browser and its driver.

@@ -323,3 +323,32 @@ async fn a_full_disk_ends_a_snapshot_and_nothing_else() -> Result<()> {
     ensure!(save(member, &file).await? >= whole);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_gives_space_back_when_enough_would_be_free() -> Result<()> {
+    let mut cluster = Cluster::start(1, &[]).await?;
+    let mut random = StdRng::seed_from_u64(9);
+    let mut revision = 0;
+    for _ in 0..12 {
+        let mut value = vec![0; 1_000_000];
+        random.fill_bytes(&mut value);
+        revision = put(&cluster.members[0], "k", value, 0).await?;
+    }
+    compact(&cluster.members[0], revision).await?;
+    cluster.members[0].terminate(DEADLINE).await?;
+    // The old name, and more than there is to free.
+    let old = "--experimental-bootstrap-defrag-threshold-megabytes";
+    cluster.members[0].add_arguments(&[old, "500"]);
+    cluster.restart(0).await?;
+    let log = cluster.members[0].log();
+    ensure!(log.contains("skipping defragmentation"), "{log}");
+    let before = cluster.members[0].status().await?.db_size;
+    cluster.members[0].terminate(DEADLINE).await?;
+    cluster.members[0].add_arguments(&["--bootstrap-defrag-threshold-megabytes", "5"]);
+    cluster.restart(0).await?;
+    let log = cluster.members[0].log();
+    ensure!(log.contains("defragmented the store"), "{log}");
+    let after = cluster.members[0].status().await?.db_size;
+    ensure!(after < before / 2, "{after} bytes of {before}");
+    Ok(())
+}

@@ -13,6 +13,7 @@ use kvd_api::pb::etcdserverpb::{
     MemberRemoveRequest, PutRequest, RangeRequest,
 };
 use kvd_tests::cluster::{Cluster, READY_DEADLINE};
+use kvd_tests::http;
 use kvd_tests::member::Member;
 use kvd_tests::wait;
 use kvd_tests::workload::{Options, Workload, read_back, verify};
@@ -614,5 +615,88 @@ async fn writes_resume_elsewhere_when_the_leaders_disk_stalls() -> Result<()> {
     })
     .await?;
     cluster.equal_hashes(AGREE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_removed_before_it_heard_from_anybody_learns_of_it() -> Result<()> {
+    let mut cluster = Cluster::prepare(2, &LENIENT)?;
+    let first = names([&cluster.members[0]]);
+    cluster.members[0].start(&first)?;
+    cluster.members[0].wait_ready(READY_DEADLINE).await?;
+    let url = cluster.members[1].peer_url();
+    let added = add(&cluster.members[0], &url, false).await?;
+    let both = names(&cluster.members);
+    // Nobody else is to reach it: it has the address of a port on which nothing listens.
+    let member = &mut cluster.members[1];
+    member.add_arguments(&["--initial-cluster-state", "existing"]);
+    member.add_arguments(&["--listen-peer-urls", "http://127.0.0.1:0"]);
+    member.start(&both)?;
+    wait::until("it has joined", AGREE, || async {
+        let log = cluster.members[1].log();
+        ensure!(log.contains("starting a member"), "{log}");
+        Ok(())
+    })
+    .await?;
+    cluster.members[1].kill()?;
+    remove(&cluster.members[0], added.id).await?;
+    cluster.members[1].start(&both)?;
+    let member = &mut cluster.members[1];
+    let status = member.wait_exit(AGREE).await?;
+    ensure!(status.success(), "it ended with {status}: {}", member.log());
+    ensure!(
+        member
+            .log()
+            .contains("permanently removed from the cluster"),
+        "{}",
+        member.log()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_token_at_a_restart_is_ignored_and_said() -> Result<()> {
+    let mut cluster = Cluster::start(1, &[]).await?;
+    cluster.members[0].kv().await?.put(put("a", "1")).await?;
+    cluster.members[0].kill()?;
+    cluster.members[0].add_arguments(&["--initial-cluster-token", "another"]);
+    cluster.restart(0).await?;
+    let member = &cluster.members[0];
+    ensure!(
+        member.log().contains("--initial-cluster-token is ignored"),
+        "{}",
+        member.log()
+    );
+    let request = RangeRequest {
+        key: Bytes::from_static(b"a"),
+        ..RangeRequest::default()
+    };
+    let found = member.kv().await?.range(request).await?.into_inner();
+    ensure!(found.count == 1, "{found:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_peer_port_answers_tools_as_etcds_does() -> Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let member = &cluster.members[0];
+    member.kv().await?.put(put("a", "1")).await?;
+    let ask = |path, body| http::request(&member.peer_address(), "GET", path, body);
+    let hash = ask("/members/hashkv", "{\"revision\":2}")?;
+    let expected = member.hash_kv(2).await?;
+    let said = hash.json()?;
+    ensure!(said["hash"] == expected.hash, "{said}, not {expected:?}");
+    ensure!(said["hash_revision"] == 2, "{said}");
+    ensure!(hash.headers.contains("x-etcd-cluster-id: "), "{hash:?}");
+    let future = ask("/members/hashkv", "{\"revision\":9}")?;
+    ensure!(
+        future.status == 400 && future.body.contains("future"),
+        "{future:?}"
+    );
+    let downgrade = ask("/downgrade/enabled", "")?;
+    ensure!(
+        (downgrade.status, &*downgrade.body) == (200, "false"),
+        "{downgrade:?}"
+    );
     Ok(())
 }

@@ -171,6 +171,24 @@ pub(crate) fn misdirected(explanation: &str) -> Response {
     page_text(StatusCode::MISDIRECTED_REQUEST, explanation)
 }
 
+/// The request is meant for another cluster.
+pub(crate) fn other_cluster() -> Response {
+    page_text(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch")
+}
+
+/// Whoever asks was removed from the cluster.
+pub(crate) fn removed() -> Response {
+    page_text(
+        StatusCode::GONE,
+        "the member has been permanently removed from the cluster",
+    )
+}
+
+/// The member could not find the answer; `reason` says why.
+pub(crate) fn failed(reason: &str) -> Response {
+    page_text(StatusCode::INTERNAL_SERVER_ERROR, reason)
+}
+
 /// The request cannot be served as it stands; `reason` says why.
 pub(crate) fn refused(reason: &str) -> Response {
     page_text(StatusCode::BAD_REQUEST, reason)

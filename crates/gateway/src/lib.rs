@@ -44,7 +44,9 @@ mod v3;
 mod v3_stream;
 
 pub use error::http_status;
-pub use member::{Answer, Check, Member, MemberInfo, Probe, ProcessStats, Standing, Versions};
-pub use peer::KVD_VERSION;
+pub use member::{
+    Answer, Check, DataHash, Member, MemberInfo, Probe, ProcessStats, Standing, Versions,
+};
+pub use peer::{FROM_MEMBER, KVD_VERSION};
 pub use router::{Options, client_router, metrics_router, peer_router};
 pub use v2::{V2, V2Watching};

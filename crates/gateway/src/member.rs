@@ -57,6 +57,19 @@ pub struct Answer {
     pub kvd_version: String,
 }
 
+/// The hash of a member's data at a revision, as `/members/hashkv` on the peer port tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DataHash {
+    /// The hash of everything from the compacted revision to [`DataHash::revision`].
+    pub hash: u32,
+    /// The compacted revision; -1 before the first compaction.
+    pub compact_revision: i64,
+    /// The revision that was hashed.
+    pub revision: i64,
+    /// The store's revision.
+    pub current_revision: i64,
+}
+
 /// What the operating system says about this process, for `/debug/vars`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessStats {
@@ -114,9 +127,8 @@ impl Check {
 
 /// The member behind the HTTP endpoints.
 ///
-/// Every method but the two reads and [`Member::standings`] must return at once: they are called on
-/// the threads that serve requests. Those may wait; the gateway gives up on the reads after
-/// [`Member::request_timeout`].
+/// Every method that returns no future must return at once: they are called on the threads that
+/// serve requests. The others may wait; the gateway gives up after [`Member::request_timeout`].
 pub trait Member: Send + Sync + 'static {
     /// The versions for `/version`.
     fn versions(&self) -> Versions;
@@ -156,6 +168,16 @@ pub trait Member: Send + Sync + 'static {
 
     /// The cluster's ID.
     fn cluster_id(&self) -> u64;
+
+    /// Whether a member with this ID was removed from the cluster.
+    fn is_removed(&self, id: u64) -> bool;
+
+    /// The hash of this member's own data at `revision` (zero: the current one). The error is
+    /// etcd's text.
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<DataHash, String>>;
+
+    /// Whether a downgrade job is under way, confirmed by a quorum. The error is a text.
+    fn downgrade_enabled(&self) -> BoxFuture<'_, Result<bool, String>>;
 
     /// What the operating system says about this process.
     fn process_stats(&self) -> ProcessStats;

@@ -129,6 +129,8 @@ where
 pub fn peer_router(member: Arc<dyn Member>) -> Router {
     let router = Router::new()
         .route("/members", any(peer::members))
+        .route("/members/hashkv", any(peer::hash_kv))
+        .route("/downgrade/enabled", any(peer::downgrade_enabled))
         .route("/version", any(info::version))
         .with_state(member);
     with_not_found(router)

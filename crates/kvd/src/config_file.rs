@@ -231,11 +231,8 @@ mod tests {
     #[test]
     fn refuses_what_is_not_built_by_its_flag() {
         for (text, flag) in [
-            (
-                "discovery-config: {client: {auth: {username: u}}}",
-                "--discovery-user: discovery",
-            ),
             ("enable-pprof: true", "--enable-pprof: runtime"),
+            ("memory-mlock: true", "--memory-mlock: locking"),
         ] {
             let error = parsed(text)
                 .expect("parse")
@@ -244,6 +241,10 @@ mod tests {
                 .to_string();
             assert!(error.starts_with(flag), "{error}");
         }
+        let discovery = "discovery-config: {token: t, client: {auth: {username: u}}}";
+        let read = parsed(discovery).expect("parse");
+        assert_eq!(read.get("discovery-user"), "u");
+        assert_eq!(read.get("discovery-token"), "t");
         let defaults = "client-transport-security: {cert-file: '', client-cert-auth: false}";
         parsed(defaults)
             .expect("parse")

@@ -291,6 +291,24 @@ pub enum Setting {
     /// `--initial-cluster` cannot be read.
     #[error("error setting up initial cluster: {0}")]
     InitialCluster(urls::Error),
+    /// The first members are to be found in more than one way.
+    #[error(
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+         \"discovery-endpoints\" or \"discovery-srv\""
+    )]
+    BootstrapConflict,
+    /// A registry without the name of a cluster, or the other way round.
+    #[error("both --discovery-token and --discovery-endpoints must be set")]
+    DiscoveryIncomplete,
+    /// A registry without an address.
+    #[error("--discovery-endpoints must not contain empty endpoints")]
+    DiscoveryEndpointEmpty,
+    /// etcd's proxy is gone.
+    #[error("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"")]
+    DiscoveryFallback,
+    /// A registry makes new clusters.
+    #[error("discovery URL should not be set when joining existing initial cluster")]
+    DiscoveryOfExisting,
     /// This member is not among the initial ones.
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]
     LocalName(String),

@@ -10,13 +10,15 @@
 //! A start goes like this. [`command`] reads the command line through the one table of
 //! [`flags`], then the environment or else the [`config_file`]; [`settings`] turns the texts into
 //! types and checks what depends on several flags; [`logging`] starts; [`run`] binds the
-//! listeners ([`serve`]) and starts the member; one without data asks the others first ([`join`]).
+//! listeners ([`serve`]) and starts the member; one without data finds the others
+//! ([`discovery`]) and asks them first ([`join`]).
 //! Nothing here knows about keys, revisions or Raft.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod command;
 pub mod config_file;
+pub mod discovery;
 pub mod error;
 pub mod flags;
 pub mod gates;

@@ -10,7 +10,8 @@ use kvd_api::ETCD_VERSION;
 use kvd_api::pb::etcdserverpb::AlarmType;
 use kvd_api::pb::kvdcommandpb::{V2Event, V2Reply, V2Request};
 use kvd_gateway::{
-    Answer, Check, Member, MemberInfo, Probe, ProcessStats, Standing, V2, V2Watching, Versions,
+    Answer, Check, DataHash, Member, MemberInfo, Probe, ProcessStats, Standing, V2, V2Watching,
+    Versions,
 };
 use kvd_mvcc::RangeOptions;
 use kvd_server::apply;
@@ -20,6 +21,11 @@ use kvd_server::v2::{V2Keys, Watch, Wish};
 
 /// etcd's probes read this key; it need not exist.
 const PROBED_KEY: &[u8] = b"a";
+
+/// What etcd's members look for in a refused hash (`mvcc.ErrCompacted`).
+const COMPACTED: &str = "mvcc: required revision has been compacted";
+/// The same for a revision that is still to come (`mvcc.ErrFutureRev`).
+const FUTURE: &str = "mvcc: required revision is a future revision";
 
 /// The server behind the HTTP endpoints.
 pub struct ServedMember {
@@ -143,6 +149,38 @@ impl Member for ServedMember {
 
     fn cluster_id(&self) -> u64 {
         self.core.cluster_id()
+    }
+
+    fn is_removed(&self, id: u64) -> bool {
+        apply::is_removed(self.core.store(), id)
+    }
+
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<DataHash, String>> {
+        let store = self.core.store().clone();
+        Box::pin(async move {
+            let hashed = tokio::task::spawn_blocking(move || store.hash_kv(revision)).await;
+            let hash = match hashed {
+                Ok(Ok(hash)) => hash,
+                Ok(Err(kvd_mvcc::Error::Compacted { .. })) => return Err(COMPACTED.to_owned()),
+                Ok(Err(kvd_mvcc::Error::FutureRevision { .. })) => return Err(FUTURE.to_owned()),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(error) => return Err(error.to_string()),
+            };
+            Ok(DataHash {
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                revision: hash.revision,
+                current_revision: hash.current_revision,
+            })
+        })
+    }
+
+    fn downgrade_enabled(&self) -> BoxFuture<'_, Result<bool, String>> {
+        Box::pin(async {
+            self.core.read_barrier().await.map_err(text)?;
+            let downgrade = apply::downgrade(self.core.store()).map_err(text)?;
+            Ok(downgrade.enabled)
+        })
     }
 
     fn auth_enabled(&self) -> bool {

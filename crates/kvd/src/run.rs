@@ -1,5 +1,6 @@
 //! Running a member from its settings: binds, starts, serves, and stops in the reverse order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +21,17 @@ use tower::ServiceBuilder;
 use tower::util::MapRequest;
 use tracing::{info, warn};
 
+use crate::discovery::{registry, srv, srv::SystemRecords};
 use crate::join;
 use crate::member::ServedMember;
 use crate::notify;
 use crate::ports::{Listeners, Security};
 use crate::serve::{self, Cores, Listener, Options, Protocols, Secure, Services, Serving, limits};
-use crate::settings::{AutoCompaction, ClusterState, Settings, StorageEngine, SystemResolver};
+use crate::settings::{
+    AutoCompaction, ClusterState, Discovery, Settings, StorageEngine, SystemResolver,
+};
 use crate::signals::Signals;
-use crate::urls::Url;
+use crate::urls::{Members, Url};
 
 /// The services of the client port, with what comes before them.
 type GrpcService = GrpcMetricsService<Admission<ClientRoutes>>;
@@ -39,6 +43,9 @@ const CORE_THREADS: usize = 2;
 /// Threads of the peers' connections. They are not the clients': a large read there must not hold up
 /// heartbeats.
 const PEER_THREADS: usize = 1;
+/// After how much silence a peer's connection is pinged, and how long the answer may take: on a
+/// slow network it waits behind the megabytes of a snapshot.
+const PEER_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(15));
 /// Time that background tasks get when the process ends.
 const RUNTIME_STOP: Duration = Duration::from_millis(300);
 
@@ -73,6 +80,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     outcome
 }
 
+/// What a first start has found out.
+struct First {
+    join: Option<Join>,
+    cluster: Members,
+}
+
 struct Run<'a> {
     settings: &'a Settings,
     cores: Arc<Cores>,
@@ -87,9 +100,13 @@ impl Run<'_> {
         let mut signals = Signals::catch().context("catching signals")?;
         let mut config = config(self.settings, &self.security);
         let is_new = !config.member_dir().join("identity").exists();
-        if is_new {
+        if is_new || self.was_cut_short(&config) {
             tokio::select! {
-                joined = self.first_start() => config.join = joined?,
+                first = self.first_start() => {
+                    let First { join, cluster } = first?;
+                    config.join = join;
+                    config.initial_cluster = members(&cluster);
+                }
                 signal = signals.next() => return stopped_early(signal),
             }
         }
@@ -102,6 +119,7 @@ impl Run<'_> {
         let early = tokio::select! {
             () = server.ready() => None,
             ending = server.ended() => Some(ending),
+            ending = self.removed_early(&server) => Some(ending),
             signal = signals.next() => {
                 info!(signal, "received signal; stopping before the member was ready");
                 server.stop().await?;
@@ -132,23 +150,58 @@ impl Run<'_> {
         ending.map_or(Ok(()), outcome)
     }
 
+    /// Returns when the member, which has joined and not heard anything yet, was removed.
+    async fn removed_early(&self, server: &Server) -> Ending {
+        let config = server.core().config();
+        let others = config.initial_cluster.iter();
+        let others = others.filter(|(name, _)| **name != config.name);
+        let urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
+        let ids = (server.core().cluster_id(), server.core().member_id());
+        // Who is one of a new cluster's first members knows the others from the beginning.
+        let is_blank = || {
+            let status = server.core().status();
+            status.voters.is_empty() && status.learners.is_empty()
+        };
+        let dialer = self.security.dialer();
+        join::removal::learned(dialer.as_ref(), &urls, ids, is_blank).await;
+        server.node().learn_removal();
+        server.ended().await
+    }
+
     /// What a member without data has to find out: who it is in a cluster that runs, or that its
     /// new cluster makes sense.
-    async fn first_start(&self) -> anyhow::Result<Option<Join>> {
-        let settings = self.settings;
+    async fn first_start(&self) -> anyhow::Result<First> {
+        let mut settings = self.settings.clone();
         let dialer = self.security.dialer();
         let dialer = dialer.as_ref();
-        match settings.initial_cluster_state {
+        if let Discovery::Srv(domain) = &self.settings.discovery {
+            let found = srv::members(&settings, domain, &SystemRecords, &SystemResolver);
+            settings.initial_cluster = found.await?;
+        }
+        let join = match settings.initial_cluster_state {
             ClusterState::New => {
                 settings.verify_bootstrap(&SystemResolver).await?;
-                join::has_been_bootstrapped(settings, dialer).await?;
-                Ok(None)
+                join::has_been_bootstrapped(&settings, dialer).await?;
+                if let Discovery::Registry(registry) = &self.settings.discovery {
+                    settings.initial_cluster = registry::join(&settings, registry).await?;
+                }
+                None
             }
             ClusterState::Existing => {
                 settings.verify_join()?;
-                Ok(Some(join::verify(settings, dialer, &SystemResolver).await?))
+                Some(join::verify(&settings, dialer, &SystemResolver).await?)
             }
-        }
+        };
+        let cluster = settings.initial_cluster;
+        Ok(First { join, cluster })
+    }
+
+    /// Whether a first start ended after it had noted who the member is and before its log began.
+    /// Then it needs the first members once more, which are in the log from then on.
+    fn was_cut_short(&self, config: &Config) -> bool {
+        let log = config.wal_path().read_dir();
+        self.settings.discovery != Discovery::Off
+            && log.map_or(true, |mut files| files.next().is_none())
     }
 
     fn options(&self, protocols: Protocols, tls: Secure) -> Options {
@@ -173,7 +226,12 @@ impl Run<'_> {
                 .prepare(),
             http: kvd_gateway::peer_router(member),
         };
-        let options = self.options(Protocols::Both, self.security.of_peers());
+        let options = Options {
+            // A peer that vanished in the middle of a snapshot must not hold its part for long.
+            keepalive_interval: Some(PEER_KEEPALIVE.0),
+            keepalive_timeout: PEER_KEEPALIVE.1,
+            ..self.options(Protocols::Both, self.security.of_peers())
+        };
         serve::start(
             listeners,
             &services,
@@ -323,6 +381,11 @@ fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(ToString::to_string).collect()
 }
 
+fn members(cluster: &Members) -> BTreeMap<String, Vec<String>> {
+    let entry = |(name, urls): (&String, &Vec<Url>)| (name.clone(), texts(urls));
+    cluster.iter().map(entry).collect()
+}
+
 fn wal_stall(settings: &Settings) -> StallLimits {
     StallLimits {
         after: settings.storage_stall_timeout,
@@ -354,11 +417,7 @@ fn config(settings: &Settings, security: &Security) -> Config {
         wal_dir: settings.wal_dir.clone(),
         peer_urls: texts(&settings.advertise_peer_urls),
         client_urls: texts(&settings.advertise_client_urls),
-        initial_cluster: settings
-            .initial_cluster
-            .iter()
-            .map(|(name, urls)| (name.clone(), texts(urls)))
-            .collect(),
+        initial_cluster: members(&settings.initial_cluster),
         initial_cluster_token: settings.initial_cluster_token.clone(),
         strict_reconfig_check: settings.strict_reconfig_check,
         learners_max: settings.max_learners,

@@ -259,10 +259,7 @@ fn mistakes_have_etcds_texts_and_exit_codes() {
 fn flags_that_are_not_built_are_refused_by_name_unless_they_say_the_default() {
     for (line, name) in [
         ("--auth-token jwt,sign-method", "auth: invalid auth options"),
-        (
-            "--discovery-srv example.com",
-            "--discovery-srv: discovery is not built yet",
-        ),
+        ("--memory-mlock", "--memory-mlock: "),
         (
             "--experimental-warning-apply-duration=5s",
             "--warning-apply-duration: ",
@@ -274,6 +271,45 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_say_the_default() {
         assert!(message.starts_with(name), "{message}");
     }
     run("--bcrypt-cost 0xa --corrupt-check-time=0ms").expect("defaults are no wish");
+}
+
+#[test]
+fn the_first_members_are_found_in_one_way() {
+    for (line, text) in [
+        (
+            "--initial-cluster a=http://a:1 --discovery-srv x",
+            "multiple discovery or bootstrap flags are set",
+        ),
+        (
+            "--discovery-srv x --discovery-token t --discovery-endpoints e",
+            "multiple discovery or bootstrap flags are set",
+        ),
+        (
+            "--discovery-token t",
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (
+            "--discovery-token t --discovery-endpoints e,,f",
+            "--discovery-endpoints must not contain empty endpoints",
+        ),
+        (
+            "--discovery-token t --discovery-endpoints e --initial-cluster-state existing",
+            "discovery URL should not be set when joining existing initial cluster",
+        ),
+        ("--discovery-fallback proxy", "v2 proxy is deprecated"),
+    ] {
+        let (code, message) = complaint(line);
+        assert_eq!(code, 1, "{line}");
+        assert!(message.starts_with(text), "{message}");
+    }
+    let srv = run("--discovery-srv example.com --discovery-srv-name x").expect("settings");
+    assert!(srv.initial_cluster.is_empty());
+    let registry = run("--name a --discovery-token t --discovery-endpoints e").expect("settings");
+    assert_eq!(registry.initial_cluster_token, "t");
+    assert_eq!(registry.initial_cluster.len(), 1);
+    // Half of it must not make a cluster of one.
+    let half = run("--discovery-srv-name x").expect("settings");
+    assert!(half.initial_cluster.is_empty());
 }
 
 #[test]

@@ -89,6 +89,20 @@ pub(crate) enum SnapshotCommand {
     Status { filename: PathBuf },
     /// Restores a snapshot of etcd or kvd to a kvd data directory
     Restore(Restore),
+    /// Saves a snapshot of a stopped member's data directory; kvctl does it of one that runs
+    Save(Save),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Save {
+    /// The file to write
+    pub(crate) filename: PathBuf,
+    /// The data directory, not in use by kvd
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+    /// Path to the WAL directory, if it lies apart
+    #[arg(long)]
+    pub(crate) wal_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -60,6 +60,9 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Outcome {
             print::status(&commands::status::status(filename)?, format, out)
         }
         Command::Snapshot(SnapshotCommand::Restore(restore)) => commands::restore::run(restore),
+        Command::Snapshot(SnapshotCommand::Save(save)) => {
+            commands::save::run(save, cli.timeout, out)
+        }
         Command::Hashkv { filename, rev } => {
             let hash = commands::hashkv::hash(filename, *rev, cli.timeout)?;
             print::hashkv(&hash, format, out)

@@ -225,6 +225,19 @@ fn ten_thousand_operations_come_back_with_the_same_hashes() {
     succeed(&restore(&file, &data, &[]));
     let whole = data.to_str().unwrap();
     assert_eq!(succeed(&kvutl(&["hashkv", whole])), expected);
+    // The restored member saves the same history again, although it never ran.
+    let again = dir.path().join("again.db");
+    let saved = succeed(&kvutl(&[
+        "snapshot",
+        "save",
+        again.to_str().unwrap(),
+        "--data-dir",
+        whole,
+    ]));
+    assert!(saved.ends_with(&format!("Revision {current}\n")), "{saved}");
+    let again = again.to_str().unwrap();
+    assert_eq!(succeed(&kvutl(&["hashkv", again])), expected);
+    succeed(&kvutl(&["snapshot", "status", again]));
     let (restored, _writer) = open_restored(&data);
     assert_eq!(restored.compacted_revision(), compacted);
     assert_eq!(restored.current_revision(), current);
@@ -264,6 +277,16 @@ fn etcdutl_agrees(file: &Path, hash: &str) {
         assert_eq!(run(&arguments), succeed(&kvutl(&arguments)), "{format}");
     }
     assert_eq!(run(&["hashkv", path]), hash);
+}
+
+#[test]
+fn a_directory_without_a_store_is_not_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("s.db"), dir.path().join("nothing"));
+    let (path, data) = (file.to_str().unwrap(), data.to_str().unwrap());
+    let text = fail(&kvutl(&["snapshot", "save", path, "--data-dir", data]), 1);
+    assert!(text.contains("no store of kvd is there"), "{text}");
+    assert!(!file.exists());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The cluster's name server: A records over UDP and TCP, and what it does when it is ill.
+//! The cluster's name server: A and SRV records over UDP and TCP, and what it does when it is ill.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 const TYPE_A: u16 = 1;
+const TYPE_SRV: u16 = 33;
 const CLASS_IN: u16 = 1;
 const NAME_ERROR: u8 = 3;
 const TTL_SECONDS: u32 = 5;
@@ -31,67 +32,103 @@ pub enum Mood {
 /// Names, without a final dot and in lower case, with their addresses.
 pub type Records = BTreeMap<String, Vec<Ipv4Addr>>;
 
+/// Names of services, as `_service._tcp.domain`, with the hosts and ports that offer them.
+pub type Services = BTreeMap<String, Vec<(String, u16)>>;
+
 /// What the server answers from.
 #[derive(Debug, Default)]
 pub struct Zone {
-    inner: Mutex<(Records, Mood)>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    records: Records,
+    services: Services,
+    mood: Mood,
 }
 
 impl Zone {
-    /// Replaces all records.
+    /// Replaces all addresses.
     pub fn publish(&self, records: Records) {
-        self.lock().0 = records;
+        self.lock().records = records;
+    }
+
+    /// Replaces all services.
+    pub fn publish_services(&self, services: Services) {
+        self.lock().services = services;
     }
 
     /// Sets how the server behaves from now on.
     pub fn set_mood(&self, mood: Mood) {
-        self.lock().1 = mood;
+        self.lock().mood = mood;
     }
 
     /// The addresses of a name.
     pub fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
-        self.lock().0.get(name).cloned().unwrap_or_default()
+        self.lock().records.get(name).cloned().unwrap_or_default()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (Records, Mood)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer to a query; `None` when there is none.
     fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         let inner = self.lock();
-        if inner.1 == Mood::Down {
+        if inner.mood == Mood::Down {
             return None;
         }
         let (name, kind, question) = question(query)?;
-        let found = match inner.1 {
-            Mood::Well => inner.0.get(&name),
-            _ => None,
-        };
-        let addresses: &[Ipv4Addr] = match found {
-            Some(addresses) if kind == TYPE_A => addresses,
-            _ => &[],
-        };
-        let code = if found.is_some() { 0 } else { NAME_ERROR };
+        let is_well = inner.mood == Mood::Well;
+        let addresses = inner.records.get(&name).filter(|_| is_well);
+        let services = inner.services.get(&name).filter(|_| is_well);
+        let is_known = addresses.is_some() || services.is_some();
+        let mut data: Vec<Vec<u8>> = Vec::new();
+        match kind {
+            TYPE_A => {
+                let addresses = addresses.into_iter().flatten();
+                data.extend(addresses.map(|address| address.octets().to_vec()));
+            }
+            TYPE_SRV => {
+                let services = services.into_iter().flatten();
+                data.extend(services.map(|(host, port)| service(host, *port)));
+            }
+            _ => {}
+        }
+        let code = if is_known { 0 } else { NAME_ERROR };
         let mut answer = Vec::with_capacity(512);
         answer.extend(&query[..2]);
         // A response, authoritative, recursion desired as asked and available.
         answer.extend([0x84 | (query[2] & 1), 0x80 | code]);
         answer.extend(1_u16.to_be_bytes());
-        answer.extend(u16::try_from(addresses.len()).ok()?.to_be_bytes());
+        answer.extend(u16::try_from(data.len()).ok()?.to_be_bytes());
         answer.extend([0; 4]);
         answer.extend(question);
-        for address in addresses {
+        for data in data {
             // The name is the question's, twelve bytes from the start.
             answer.extend([0xc0, 12]);
-            answer.extend(TYPE_A.to_be_bytes());
+            answer.extend(kind.to_be_bytes());
             answer.extend(CLASS_IN.to_be_bytes());
             answer.extend(TTL_SECONDS.to_be_bytes());
-            answer.extend(4_u16.to_be_bytes());
-            answer.extend(address.octets());
+            answer.extend(u16::try_from(data.len()).ok()?.to_be_bytes());
+            answer.extend(data);
         }
         Some(answer)
     }
+}
+
+/// The data of an SRV record: priority, weight, port, host.
+fn service(host: &str, port: u16) -> Vec<u8> {
+    let mut data = vec![0, 0, 0, 1];
+    data.extend(port.to_be_bytes());
+    for label in host.split('.') {
+        // Hosts are the tests' own, with labels of at most 63 bytes.
+        data.push(label.len() as u8);
+        data.extend(label.bytes());
+    }
+    data.push(0);
+    data
 }
 
 /// The name, type and bytes of the one question of a query.
@@ -185,6 +222,24 @@ mod tests {
         assert_eq!(answer[3] & 15, NAME_ERROR);
         zone.set_mood(Mood::Down);
         assert!(zone.answer(&query("etcd-0.etcd", TYPE_A)).is_none());
+    }
+
+    #[test]
+    fn services_have_hosts_and_ports() {
+        let zone = Zone::default();
+        let offered = vec![("a.x".to_owned(), 2380)];
+        zone.publish_services(Services::from([(
+            "_etcd-server._tcp.x".to_owned(),
+            offered,
+        )]));
+        let asked = query("_etcd-server._tcp.x", TYPE_SRV);
+        let answer = zone.answer(&asked).expect("one");
+        assert_eq!((answer[3] & 15, answer[7]), (0, 1));
+        assert!(answer.ends_with(b"\x09\x4c\x01a\x01x\0"), "{answer:?}");
+        let address = zone
+            .answer(&query("_etcd-server._tcp.x", TYPE_A))
+            .expect("empty");
+        assert_eq!((address[3] & 15, address[7]), (0, 0));
     }
 
     #[test]

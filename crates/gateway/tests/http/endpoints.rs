@@ -255,6 +255,61 @@ async fn the_peer_port_lists_the_members() {
 }
 
 #[tokio::test]
+async fn the_peer_port_hashes_and_tells_of_downgrades_and_removals() {
+    let member = FakeMember::healthy();
+    let asked = |id: &str, body: &'static str| {
+        let request = Request::builder()
+            .uri("/members/hashkv")
+            .header("x-etcd-cluster-id", id)
+            .body(Body::from(body))
+            .expect("a request");
+        send(peer_router(member.clone()), request)
+    };
+    let (status, headers, body) = asked("8c2ff40632fd55ca", r#"{"revision":3}"#).await;
+    assert_eq!(headers["x-etcd-cluster-id"], "8c2ff40632fd55ca");
+    let hash: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let wanted = serde_json::json!({"header": {"revision": 5}, "hash": 4_000_000_000_u32,
+        "compact_revision": -1, "hash_revision": 3});
+    assert_eq!((status, hash), (200, wanted));
+    for (id, body, status, text) in [
+        ("", "{}", 200, "\"hash_revision\":5"),
+        ("abc", "{}", 412, "cluster ID mismatch\n"),
+        ("", "[", 400, "error unmarshalling request\n"),
+        (
+            "",
+            r#"{"revision":"a"}"#,
+            400,
+            "error unmarshalling request\n",
+        ),
+        (
+            "",
+            r#"{"revision":9}"#,
+            400,
+            "mvcc: required revision is a future revision\n",
+        ),
+    ] {
+        let answer = asked(id, body).await;
+        assert_eq!(answer.0, status, "{body}");
+        assert!(answer.2.contains(text), "{body}: {}", answer.2);
+    }
+    let downgrade = || get(peer_router(member.clone()), "/downgrade/enabled");
+    assert_eq!(downgrade().await, (200, "false".into()));
+    member.change(|says| says.linearizable = Some(Err("no leader".into())));
+    let failed = "failed linearized read: no leader\n";
+    assert_eq!(downgrade().await, (500, failed.into()));
+    for (id, status) in [("dead", 410), ("1", 200)] {
+        let request = Request::builder()
+            .uri("/members")
+            .header("x-server-from", id)
+            .body(Body::empty())
+            .expect("a request");
+        let (found, headers, _) = send(peer_router(member.clone()), request).await;
+        assert_eq!(found, status);
+        assert!(headers.contains_key("x-kvd-version"));
+    }
+}
+
+#[tokio::test]
 async fn pages_are_told_whether_they_may_read() {
     let allow = "access-control-allow-origin";
     let member = FakeMember::healthy();

@@ -16,7 +16,9 @@ use kvd_api::pb::mvccpb::KeyValue;
 use kvd_api::pb::v3electionpb::election_server::{Election, ElectionServer};
 use kvd_api::pb::v3electionpb::*;
 use kvd_api::wire::{RangeResponse, WatchResponse};
-use kvd_gateway::{Answer, Check, Member, MemberInfo, Probe, ProcessStats, Standing, Versions};
+use kvd_gateway::{
+    Answer, Check, DataHash, Member, MemberInfo, Probe, ProcessStats, Standing, Versions,
+};
 use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::service::Routes;
@@ -98,6 +100,29 @@ async fn read(result: Option<Result<(), String>>) -> Result<(), String> {
 }
 
 impl Member for FakeMember {
+    fn is_removed(&self, id: u64) -> bool {
+        id == 0xdead
+    }
+
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<DataHash, String>> {
+        Box::pin(async move {
+            match revision {
+                0..=5 => Ok(DataHash {
+                    hash: 4_000_000_000,
+                    compact_revision: -1,
+                    revision: if revision == 0 { 5 } else { revision },
+                    current_revision: 5,
+                }),
+                _ => Err("mvcc: required revision is a future revision".into()),
+            }
+        })
+    }
+
+    fn downgrade_enabled(&self) -> BoxFuture<'_, Result<bool, String>> {
+        let read = read(self.says().linearizable);
+        Box::pin(async { read.await.map(|()| false) })
+    }
+
     fn versions(&self) -> Versions {
         let server = "3.7.1".to_string();
         Versions {

@@ -12,6 +12,8 @@
 //! `api/membership/cluster.go` (`ValidateClusterAndAssignIDs`).
 
 pub mod remote;
+pub mod removal;
 mod verify;
+mod version;
 
 pub use verify::{Error, has_been_bootstrapped, verify};

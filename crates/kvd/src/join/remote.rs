@@ -1,15 +1,19 @@
-//! What a running member says of its cluster: `GET /members` on its peer port.
+//! What a running member says of its cluster on its peer port: `GET /members`, `/version`,
+//! `/downgrade/enabled`.
 
 use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use kvd_gateway::KVD_VERSION;
+use kvd_gateway::{FROM_MEMBER, KVD_VERSION};
 use kvd_raft::Dialer;
 use serde_json::Value;
 
+/// Names the cluster.
+const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 /// Most bytes of an answer.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
@@ -43,13 +47,110 @@ pub struct Member {
 ///
 /// Errors: what kept it from answering, or what is wrong with the answer.
 pub async fn cluster(dialer: &dyn Dialer, url: &str, limit: Duration) -> Result<Cluster, String> {
-    match tokio::time::timeout(limit, ask(dialer, url)).await {
+    let Answer {
+        status,
+        headers,
+        body,
+    } = get(dialer, url, "/members", &[], limit).await?;
+    if status != StatusCode::OK {
+        return Err(format!("it answered {status}"));
+    }
+    let id = cluster_id(&headers).ok_or("its answer does not name the cluster")?;
+    let members = parse(&body).ok_or("its answer is not a list of members")?;
+    if members.is_empty() {
+        return Err("it knows no members yet".to_owned());
+    }
+    Ok(Cluster {
+        url: url.to_owned(),
+        id,
+        is_kvd: headers.contains_key(KVD_VERSION),
+        members,
+    })
+}
+
+/// Whether the member at `url`, of the cluster `cluster_id`, knows that `member_id` was removed.
+///
+/// Errors: as [`cluster`].
+pub async fn has_removed(
+    dialer: &dyn Dialer,
+    url: &str,
+    (cluster, member): (u64, u64),
+    limit: Duration,
+) -> Result<bool, String> {
+    let said = [
+        (CLUSTER_ID, format!("{cluster:x}")),
+        (FROM_MEMBER, format!("{member:x}")),
+    ];
+    let answer = get(dialer, url, "/members", &said, limit).await?;
+    let is_own = cluster_id(&answer.headers) == Some(cluster);
+    match answer.status {
+        _ if !is_own => Err("it belongs to another cluster".to_owned()),
+        StatusCode::GONE => Ok(true),
+        StatusCode::OK => Ok(false),
+        status => Err(format!("it answered {status}")),
+    }
+}
+
+/// The cluster's version, as the member at `url` knows it; `not_decided` while there is none.
+///
+/// Errors: as [`cluster`].
+pub async fn cluster_version(
+    dialer: &dyn Dialer,
+    url: &str,
+    limit: Duration,
+) -> Result<String, String> {
+    let answer = get(dialer, url, "/version", &[], limit).await?;
+    let versions: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let version = versions.and_then(|versions| Some(versions["etcdcluster"].as_str()?.to_owned()));
+    version.ok_or_else(|| format!("it answered {} and no versions", answer.status))
+}
+
+/// Whether the cluster is about to be downgraded.
+///
+/// Errors: as [`cluster`].
+pub async fn is_downgrading(
+    dialer: &dyn Dialer,
+    url: &str,
+    limit: Duration,
+) -> Result<bool, String> {
+    let answer = get(dialer, url, "/downgrade/enabled", &[], limit).await?;
+    match (answer.status, &*answer.body) {
+        (StatusCode::OK, b"true") => Ok(true),
+        (StatusCode::OK, b"false") => Ok(false),
+        (status, _) => Err(format!("it answered {status}")),
+    }
+}
+
+fn cluster_id(headers: &HeaderMap) -> Option<u64> {
+    u64::from_str_radix(headers.get(CLUSTER_ID)?.to_str().ok()?, 16).ok()
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+async fn get(
+    dialer: &dyn Dialer,
+    url: &str,
+    path: &str,
+    said: &[(HeaderName, String)],
+    limit: Duration,
+) -> Result<Answer, String> {
+    match tokio::time::timeout(limit, ask(dialer, url, path, said)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {limit:?}")),
     }
 }
 
-async fn ask(dialer: &dyn Dialer, url: &str) -> Result<Cluster, String> {
+async fn ask(
+    dialer: &dyn Dialer,
+    url: &str,
+    path: &str,
+    said: &[(HeaderName, String)],
+) -> Result<Answer, String> {
     // No ID yet: whoever listens there may answer.
     let connection = dialer.dial(0, vec![url.to_owned()]).await;
     let connection = connection.map_err(|error: io::Error| error.to_string())?;
@@ -57,8 +158,11 @@ async fn ask(dialer: &dyn Dialer, url: &str) -> Result<Cluster, String> {
         .await
         .map_err(|error| error.to_string())?;
     let host = url.split_once("://").map_or(url, |(_, host)| host);
-    let request = http::Request::get("/members")
-        .header(http::header::HOST, host)
+    let mut request = http::Request::get(path).header(http::header::HOST, host);
+    for (name, value) in said {
+        request = request.header(name, value);
+    }
+    let request = request
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
     let answer = async {
@@ -75,23 +179,10 @@ async fn ask(dialer: &dyn Dialer, url: &str) -> Result<Cluster, String> {
             return Err(why);
         }
     };
-    let body = body.map_err(|error| error.to_string())?;
-    if head.status != http::StatusCode::OK {
-        return Err(format!("it answered {}", head.status));
-    }
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let id = header("x-etcd-cluster-id")
-        .and_then(|text| u64::from_str_radix(text, 16).ok())
-        .ok_or("its answer does not name the cluster")?;
-    let members = parse(&body).ok_or("its answer is not a list of members")?;
-    if members.is_empty() {
-        return Err("it knows no members yet".to_owned());
-    }
-    Ok(Cluster {
-        url: url.to_owned(),
-        id,
-        is_kvd: head.headers.contains_key(KVD_VERSION),
-        members,
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.map_err(|error| error.to_string())?,
     })
 }
 

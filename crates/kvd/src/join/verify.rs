@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::remote::{self, Cluster, Member};
+use super::version::{self, Verdict};
 use crate::settings::{Resolve, Settings, same_places};
 use crate::urls::{self, Members, Url};
 
@@ -61,6 +62,11 @@ pub enum Error {
         /// What to look at.
         differences: String,
     },
+    /// The cluster is newer than this member, or about to be older.
+    #[error(
+        "incompatible with current running cluster: its version is none that this member speaks"
+    )]
+    Incompatible,
     /// The member runs, or has run, with other data.
     #[error(
         "member {id:x} ({name:?}) has been started before, with data that is not in this \
@@ -118,10 +124,25 @@ pub async fn verify(
             name: own.name.clone(),
         });
     }
+    check_version(dialer, &cluster, own.id).await?;
     Ok(Join {
         cluster_id: cluster.id,
         member_id: own.id,
     })
+}
+
+/// Refuses to join a cluster of another version.
+///
+/// Errors: [`Error::Incompatible`], also when nobody knows the cluster's version for a while.
+async fn check_version(dialer: &dyn Dialer, cluster: &Cluster, own_id: u64) -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match version::compare(dialer, cluster, own_id, ANSWER_LIMIT).await {
+            Verdict::Compatible => return Ok(()),
+            Verdict::Unknown if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Verdict::Unknown | Verdict::Incompatible => return Err(Error::Incompatible),
+        }
+    }
 }
 
 /// Refuses to make a new cluster when the others run already and know this member as started.

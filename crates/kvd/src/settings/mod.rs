@@ -3,12 +3,14 @@
 mod auth;
 mod bootstrap;
 mod default_host;
+mod discovery;
 mod resolve;
 mod security;
 mod types;
 
 pub(crate) use bootstrap::same_places;
 pub use bootstrap::{Resolve, SystemResolver};
+pub use discovery::{Discovery, Registry, SrvDomain};
 pub use resolve::resolve;
 pub use types::{
     AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use kvd_server::limits;
 
 use super::default_host::default_host;
+use super::discovery::Discovery;
 use super::security::Security;
 use super::types::{
     AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,
@@ -49,6 +50,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         advertise_peer_urls: addresses.advertise_peer,
         advertise_client_urls: addresses.advertise_client,
         initial_cluster: Members::new(),
+        discovery: Discovery::read(given)?,
         initial_cluster_state: cluster_state(&read),
         initial_cluster_token: read.text("initial-cluster-token"),
         strict_reconfig_check: read.bool("strict-reconfig-check"),
@@ -62,10 +64,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         quota_bytes: quota(read.int("quota-backend-bytes")),
         max_txn_ops: read.size("max-txn-ops"),
         max_request_bytes: request_bytes(read.uint("max-request-bytes"))?,
-        watch_progress_notify_interval: positive(read.duration("watch-progress-notify-interval")?)
-            .map_or(limits::WATCH_PROGRESS_INTERVAL, |interval| {
-                interval.max(limits::WATCH_PROGRESS_INTERVAL_MIN)
-            }),
+        watch_progress_notify_interval: watch_progress(&read)?,
         max_concurrent_streams: streams(read.uint("max-concurrent-streams")),
         keepalive_interval: positive(read.duration("grpc-keepalive-interval")?)
             .filter(|_| read.int_duration("grpc-keepalive-timeout") > 0),
@@ -100,6 +99,15 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
     notes.into_iter().for_each(|note| given.note(note));
     finish(&mut settings, given)?;
     Ok(settings)
+}
+
+fn watch_progress(read: &Reader<'_>) -> Result<Duration> {
+    let interval = positive(read.duration("watch-progress-notify-interval")?);
+    Ok(
+        interval.map_or(limits::WATCH_PROGRESS_INTERVAL, |interval| {
+            interval.max(limits::WATCH_PROGRESS_INTERVAL_MIN)
+        }),
+    )
 }
 
 fn cluster_state(read: &Reader<'_>) -> ClusterState {
@@ -153,7 +161,8 @@ fn finish(settings: &mut Settings, given: &mut Assignments) -> Result<()> {
         None => Members::from([(name, settings.advertise_peer_urls.clone())]),
         Some(text) => urls::parse_members(text).map_err(Setting::InitialCluster)?,
     };
-    Ok(())
+    let discovery = settings.discovery.clone();
+    discovery.prepare(settings, given)
 }
 
 /// Replaces `localhost` in what is advertised by default when the member listens everywhere.

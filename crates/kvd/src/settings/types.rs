@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::discovery::Discovery;
 use crate::gates::FeatureGates;
 use crate::tls;
 use crate::urls::{Members, Url};
@@ -31,6 +32,9 @@ pub struct Settings {
     pub advertise_client_urls: Vec<Url>,
     /// `--initial-cluster`.
     pub initial_cluster: Members,
+    /// Where the first members are found instead; what `initial_cluster` has then stands for
+    /// them until that was done.
+    pub discovery: Discovery,
     /// `--initial-cluster-state`.
     pub initial_cluster_state: ClusterState,
     /// `--initial-cluster-token`.

@@ -5,6 +5,7 @@ pub(crate) mod defrag;
 pub(crate) mod dump;
 pub(crate) mod hashkv;
 pub(crate) mod restore;
+pub(crate) mod save;
 mod scratch;
 pub(crate) mod status;
 mod store;

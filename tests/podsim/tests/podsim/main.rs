@@ -10,4 +10,5 @@ mod checked;
 mod document;
 mod faults;
 mod members;
+mod moves;
 mod random;
