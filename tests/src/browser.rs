@@ -52,10 +52,10 @@ pub struct Browser {
 fn program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let all = names
+    let mut all = names
         .iter()
         .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    all.into_iter().find(|candidate| candidate.is_file())
+    all.find(|candidate| candidate.is_file())
 }
 
 /// The browser and its driver.

@@ -56,6 +56,7 @@ async fn every_view_shows_what_the_cluster_has() -> Result<()> {
     fill(&address)?;
     browser.open(&format!("http://{address}/ui"))?;
     the_cluster(browser).await?;
+    an_alarm(browser, &address).await?;
     the_keys(browser).await?;
     a_key(browser).await?;
     hostile_names(browser).await?;
@@ -102,6 +103,26 @@ async fn the_cluster(browser: &Browser) -> Result<()> {
         .until("document.querySelectorAll('tbody th a[href$=\"/ui/\"]').length === 3")
         .await?;
     look(browser, "cluster")
+}
+
+async fn an_alarm(browser: &Browser, address: &str) -> Result<()> {
+    let status = call(address, "maintenance/status", &json!({}))?;
+    let id = &status["header"]["member_id"];
+    let alarm = |action| json!({ "action": action, "memberID": id, "alarm": "NOSPACE" });
+    call(address, "maintenance/alarm", &alarm("ACTIVATE"))?;
+    browser.until_shown("NOSPACE raised by m0.").await?;
+    browser
+        .until("document.querySelectorAll('tbody .state.bad').length === 1")
+        .await?;
+    browser
+        .until("document.querySelector('#health').textContent === 'ALARM NOSPACE'")
+        .await?;
+    look(browser, "cluster-alarm")?;
+    call(address, "maintenance/alarm", &alarm("DEACTIVATE"))?;
+    browser
+        .until("!document.querySelector('.alarmed').checkVisibility()")
+        .await?;
+    Ok(())
 }
 
 async fn the_keys(browser: &Browser) -> Result<()> {
