@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvd_api::pb::kvdpeerpb as pb;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::core::Core;
 use crate::transport::client::{Peer, Purpose};
@@ -79,13 +79,14 @@ async fn probe(core: Arc<Core>, peer: Arc<Peer>) -> u64 {
         Ok(Ok(reply)) => {
             core.peers.met(peer.id, reply.into_inner().process);
             peer.answered();
-            peer.connected(true);
             peer.events().peer_round_trip(peer.id, started.elapsed());
         }
         Ok(Err(status)) => {
             peer.failed(&status);
             peer.connected(false);
         }
+        // One that is only slow, and meanwhile answered another request, is connected.
+        Err(_) if peer.answered_since(started) => peer.events().peer_failed(peer.id),
         Err(_) => {
             peer.events().peer_failed(peer.id);
             peer.connected(false);

@@ -9,7 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::core::Core;
 use crate::error::{Error, Result};
 
-/// How long a member that was asked to take over has to be elected before it is asked again.
+/// How long a member that was asked to take over has to be elected before another one is asked.
+/// Doubles with each try: on a slow machine an election takes longer than this, and the next one
+/// asked would only compete with it.
 const TAKE_OVER: Duration = Duration::from_millis(150);
 
 /// Hands leadership to `to`, or to the voter that has most of the log, and waits until another
@@ -23,6 +25,7 @@ pub(crate) async fn transfer_leadership(core: &Core, to: Option<u64>) -> Result<
         return Err(Error::NotLeader { leader });
     }
     let mut tried = BTreeSet::new();
+    let mut take_over = TAKE_OVER;
     loop {
         let target = match to {
             Some(to) => to,
@@ -36,7 +39,7 @@ pub(crate) async fn transfer_leadership(core: &Core, to: Option<u64>) -> Result<
             .map_err(|_| core.stopped())?;
         let moved = status
             .wait_for(|status| !status.running || status.leader.is_some_and(|leader| leader != me));
-        match timeout_at(deadline.min(Instant::now() + TAKE_OVER), moved).await {
+        match timeout_at(deadline.min(Instant::now() + take_over), moved).await {
             Ok(Ok(status)) => match status.leader {
                 Some(leader) if status.running => return Ok(leader),
                 _ => {
@@ -47,7 +50,7 @@ pub(crate) async fn transfer_leadership(core: &Core, to: Option<u64>) -> Result<
             },
             Ok(Err(_)) => return Err(core.stopped()),
             Err(_) if Instant::now() >= deadline => return Err(Error::Timeout),
-            Err(_) => {}
+            Err(_) => take_over *= 2,
         }
     }
 }

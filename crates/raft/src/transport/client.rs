@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -104,6 +105,7 @@ impl Peers {
         self.known.lock().retain(|id, peer| {
             let stays = is_member(*id);
             if !stays {
+                peer.gone.store(true, Ordering::Relaxed);
                 peer.connected(false);
                 self.events.peer_gone(*id);
             }
@@ -147,8 +149,12 @@ pub(crate) struct Peer {
     pub(crate) transfers: Arc<Transfers>,
     log_limit: LogLimit,
     status: Arc<watch::Sender<crate::status::Status>>,
-    /// Written by the prober.
+    /// Written with every answer, and by probes that find none.
     connected_since: Mutex<Option<Instant>>,
+    /// When it last answered anything.
+    last_answer: Mutex<Option<Instant>>,
+    /// It is no member any more: answers that still come do not count.
+    gone: AtomicBool,
     /// Who has spoken for the member.
     processes: Mutex<Processes>,
 }
@@ -202,6 +208,8 @@ impl Peer {
             status: peers.status.clone(),
             connected_since: Mutex::new(None),
             processes: Mutex::default(),
+            last_answer: Mutex::new(None),
+            gone: AtomicBool::new(false),
             generation,
             urls,
         }
@@ -254,6 +262,10 @@ impl Peer {
         if self.log_limit.clear("failed") {
             tracing::info!(peer = format!("{:x}", self.id), "a member answers again");
         }
+        if !self.gone.load(Ordering::Relaxed) {
+            *self.last_answer.lock() = Some(Instant::now());
+            self.connected(true);
+        }
     }
 
     /// See [`Peers::met`].
@@ -274,7 +286,12 @@ impl Peer {
         self.connected_since.lock().is_some()
     }
 
-    /// Notes what a probe found.
+    /// Whether it has answered anything since `then`.
+    pub(crate) fn answered_since(&self, then: Instant) -> bool {
+        self.last_answer.lock().is_some_and(|at| at >= then)
+    }
+
+    /// Notes whether the way is open, as an answer shows or a probe has found.
     pub(crate) fn connected(&self, is_open: bool) {
         let mut since = self.connected_since.lock();
         match (is_open, since.is_some()) {
