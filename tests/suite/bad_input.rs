@@ -382,6 +382,26 @@ async fn a_data_directory_of_another_cluster_or_a_newer_format_is_refused() -> R
 }
 
 #[test]
+fn the_data_of_an_etcd_is_refused_and_left_alone() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let snap = folder.path().join("d/member/snap");
+    fs::create_dir_all(&snap)?;
+    fs::write(snap.join("db"), "bbolt")?;
+    let output = run(&["--data-dir", "d"], &[], folder.path())?;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    for part in [
+        "d/member/snap/db",
+        "the data of an etcd",
+        "kvutl snapshot restore",
+    ] {
+        ensure!(said(&output).contains(part), "{}", said(&output));
+    }
+    let made = fs::read_dir(folder.path().join("d/member"))?.count();
+    assert_eq!(made, 1, "nothing was added");
+    Ok(())
+}
+
+#[test]
 fn a_directory_that_cannot_be_written_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
     // Not even root can create a directory there.

@@ -61,9 +61,7 @@ impl Server {
     /// Errors: whatever keeps the member from starting, with the file or flag to look at.
     pub async fn start(config: Config, metrics: Arc<Metrics>) -> Result<Server> {
         // The identity comes after the directories: where it is, they are durable.
-        let (member_dir, wal_dir) = (config.member_dir(), config.wal_path());
-        let is_new = !identity::path(&config).exists();
-        directories::create(&[&config.data_dir, &member_dir, &wal_dir], is_new)?;
+        directories::prepare(&config)?;
         let (ended_sender, ended) = watch::channel(None);
         let ended_sender = Arc::new(ended_sender);
         // The store's lock is what keeps a second process out, so it comes first.
@@ -396,7 +394,7 @@ async fn defragment_at_start(config: &Config, store: &kvd_mvcc::Store) -> Result
             size,
             in_use,
             threshold = config.bootstrap_defrag_bytes,
-            "skipping defragmentation: it would free less than the threshold"
+            "Skipping defragmentation: it would free less than the threshold"
         );
         return Ok(());
     }
