@@ -112,15 +112,21 @@ pub fn kvd(arguments: &[&str]) -> Result<Command> {
 ///
 /// Errors: when it cannot be started.
 pub fn kvctl(arguments: &[&str], input: &str) -> Result<Output> {
+    let mut command = Command::new(binary("kvctl")?);
+    run_with(command.args(arguments).env_remove("KVCTL_BIN"), input)
+}
+
+/// Runs a command to its end with `input` on its standard input.
+///
+/// Errors: when it cannot be started.
+pub fn run_with(command: &mut Command, input: &str) -> Result<Output> {
     use std::io::Write;
-    let mut child = Command::new(binary("kvctl")?)
-        .args(arguments)
-        .env_remove("KVCTL_BIN")
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("starting kvctl")?;
+        .with_context(|| format!("starting {command:?}"))?;
     // A command that reads nothing may have ended before it is written.
     drop(
         child

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::client::Client;
-use crate::endpoint::{Address, Endpoint};
+use crate::endpoint::{Address, Endpoint, Security};
 use crate::error::{Error, Result};
 use crate::tls::TlsOptions;
 
@@ -55,6 +55,18 @@ pub(crate) async fn open(
     let connector = TlsConnector::from(Arc::new(config));
     let secured = connector.connect(name, plain).await.map_err(explained)?;
     Ok(Box::new(secured))
+}
+
+/// Connects to an endpoint for plain HTTP/1.1, with TLS where the endpoint says so: for what a
+/// server answers besides gRPC. Certificates are read anew with each call. It bounds no time.
+///
+/// Errors: the endpoint cannot be reached, or the handshake fails; the text says why.
+pub async fn connect_http1(
+    endpoint: &Endpoint,
+    tls: &TlsOptions,
+) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+    let tls = Some(tls).filter(|_| endpoint.security() == Security::Always);
+    open(endpoint, tls, HTTP1).await
 }
 
 /// Says what an answer that is no TLS means.

@@ -56,6 +56,7 @@ mod watch;
 
 pub use client::{Builder, Client};
 pub use concurrency::{Election, Mutex, Observer, Session};
+pub use dial::connect_http1;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result, code_name};
 pub use kv::{DeleteOptions, GetOptions, GetResponse, PutOptions, Span, prefix_end};

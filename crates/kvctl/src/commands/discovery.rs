@@ -20,7 +20,7 @@ pub(crate) struct Discovery<'g> {
 }
 
 /// The endpoints that the domain names, those with TLS first.
-pub(super) async fn endpoints(
+pub(crate) async fn endpoints(
     of: Discovery<'_>,
     to: &mut Streams<'_>,
 ) -> Result<Vec<String>, Failure> {

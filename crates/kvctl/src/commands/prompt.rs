@@ -12,7 +12,7 @@ use crate::print::Streams;
 const INTERRUPTED: u8 = 130;
 
 /// Asks for a password. An interrupt gives the terminal back as it was.
-pub(super) async fn password(prompt: &str, to: &mut Streams<'_>) -> Result<String, Failure> {
+pub(crate) async fn password(prompt: &str, to: &mut Streams<'_>) -> Result<String, Failure> {
     to.out.write_all(prompt.as_bytes())?;
     to.out.flush()?;
     let hidden = Hidden::new().map_err(|err| failed(&err))?;

@@ -5,13 +5,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
+use kvd_client::TlsOptions;
 use rand::seq::SliceRandom;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::args::Words;
-use super::exchange::{self, Action, Answer, NoAnswer};
-use super::failure::{BAD_ARGS, BAD_CONNECTION, Failure, Outcome, SERVER_ERROR};
+use super::exchange::{self, Access, Action, Answer, NoAnswer};
+use super::failure::{BAD_CONNECTION, Failure, Outcome, SERVER_ERROR};
+use crate::commands::{Discovery, discovery, prompt};
 use crate::print::Streams;
 
 /// etcdctl's default of `--endpoints`.
@@ -86,53 +88,30 @@ impl Error {
 pub(super) struct Client {
     endpoints: Vec<String>,
     pinned: usize,
-    authorization: Option<String>,
+    access: Access,
     limit: Option<Duration>,
     total: Option<Duration>,
     debug: bool,
 }
 
 impl Client {
-    /// A client of the endpoints that the flags name, without asking them for others.
+    /// A client of the endpoints that the flags or the domain name, without asking them for others.
     ///
-    /// Errors: an endpoint is no URL, or a flag asks for what is not built.
-    pub(super) fn without_sync(words: &Words, to: &mut Streams<'_>) -> Outcome<Client> {
-        if !words.text("discovery-srv").is_empty() {
-            return Err(Failure::bad_args(
-                "kvctl's API 2 looks up no SRV records; list the members in --endpoints",
-            ));
-        }
-        let given = ["endpoints", "endpoint", "peers"]
-            .into_iter()
-            .map(|flag| words.text(flag))
-            .find(|text| !text.is_empty());
-        let mut endpoints = Vec::new();
-        for endpoint in given.unwrap_or(ENDPOINTS).split(',') {
-            let endpoint = endpoint.trim().trim_end_matches('/');
-            // Differs from etcdctl, which refuses an address without `http://`.
-            endpoints.push(match endpoint.contains("://") {
-                true => endpoint.to_owned(),
-                false => format!("http://{endpoint}"),
-            });
+    /// Errors: the domain has no endpoints, the files do not fit together, or there is no password.
+    pub(super) async fn without_sync(words: &Words, to: &mut Streams<'_>) -> Outcome<Client> {
+        let mut endpoints = discovered(words, to).await?;
+        if endpoints.is_empty() {
+            endpoints = given(words);
         }
         endpoints.shuffle(&mut rand::rng());
-        let authorization = match words.text("username") {
-            "" => None,
-            user => {
-                let Some((name, password)) = user.split_once(':') else {
-                    return Err(Failure::new(
-                        BAD_ARGS,
-                        "kvctl's API 2 asks for no password: say --username name:password\n",
-                    ));
-                };
-                let encoded = STANDARD.encode(format!("{name}:{password}"));
-                Some(format!("Basic {encoded}"))
-            }
+        let access = Access {
+            tls: tls(words)?,
+            authorization: authorization(words, to).await?,
         };
         let client = Client {
             endpoints,
             pinned: 0,
-            authorization,
+            access,
             limit: words.duration("timeout", TIMEOUT),
             total: words.duration("total-timeout", TOTAL_TIMEOUT),
             debug: words.is("debug"),
@@ -144,11 +123,16 @@ impl Client {
         Ok(client)
     }
 
+    /// How endpoints with `https://` are spoken to.
+    pub(super) fn tls(&self) -> &TlsOptions {
+        &self.access.tls
+    }
+
     /// A client of all members' endpoints, unless `--no-sync` says otherwise.
     ///
     /// Errors: no endpoint can be reached, or the members publish none.
     pub(super) async fn new(words: &Words, to: &mut Streams<'_>) -> Outcome<Client> {
-        let mut client = Client::without_sync(words, to)?;
+        let mut client = Client::without_sync(words, to).await?;
         if !words.is("no-sync") {
             if client.debug {
                 let endpoints = client.endpoints.join(",");
@@ -211,7 +195,7 @@ impl Client {
                 // What cannot be told does not stop the command.
                 let _ = writeln!(to.err, "cURL Command: {}", curl(&endpoint, action));
             }
-            let sent = exchange::send(&endpoint, action, self.authorization.as_deref(), self.limit);
+            let sent = exchange::send(&endpoint, action, &self.access, self.limit);
             let answer = match deadline {
                 Some(deadline) => match tokio::time::timeout_at(deadline, sent).await {
                     Ok(answer) => answer,
@@ -255,6 +239,75 @@ impl Client {
             .map_err(|error| Error::other(error.to_string()))?;
         Ok(members.members)
     }
+}
+
+/// What `--discovery-srv` finds; nothing when it is not given.
+async fn discovered(words: &Words, to: &mut Streams<'_>) -> Outcome<Vec<String>> {
+    let domain = words.text("discovery-srv");
+    if domain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let discovery = Discovery {
+        domain,
+        name: "",
+        is_insecure: words.is("insecure-discovery"),
+    };
+    let found = discovery::endpoints(discovery, to).await;
+    found.map_err(|failure| Failure::bad_args(failure.message))
+}
+
+/// What `--endpoints` and its old names say, or etcdctl's default.
+fn given(words: &Words) -> Vec<String> {
+    let given = ["endpoints", "endpoint", "peers"]
+        .into_iter()
+        .map(|flag| words.text(flag))
+        .find(|text| !text.is_empty());
+    let endpoints = given.unwrap_or(ENDPOINTS).split(',');
+    let endpoints = endpoints.map(|endpoint| {
+        let endpoint = endpoint.trim().trim_end_matches('/');
+        // Differs from etcdctl, which refuses an address without `http://`.
+        match endpoint.contains("://") {
+            true => endpoint.to_owned(),
+            false => format!("http://{endpoint}"),
+        }
+    });
+    endpoints.collect()
+}
+
+/// `--ca-file`, `--cert-file` and `--key-file`.
+fn tls(words: &Words) -> Outcome<TlsOptions> {
+    let mut tls = TlsOptions::new();
+    let [ca, cert, key] = ["ca-file", "cert-file", "key-file"].map(|flag| words.text(flag));
+    if !ca.is_empty() {
+        tls = tls.ca(ca);
+    }
+    match (cert, key) {
+        ("", "") => {}
+        ("", _) | (_, "") => {
+            return Err(Failure::bad_args(format!(
+                "KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"
+            )));
+        }
+        (cert, key) => tls = tls.identity(cert, key),
+    }
+    Ok(tls)
+}
+
+/// `--username`, asking for a password that lacks.
+async fn authorization(words: &Words, to: &mut Streams<'_>) -> Outcome<Option<String>> {
+    let user = match words.text("username") {
+        "" => return Ok(None),
+        user if user.contains(':') => user.to_owned(),
+        name => {
+            let password = prompt::password("Password: ", to).await;
+            let password = password.map_err(|failure| match failure.message.is_empty() {
+                true => Failure::new(failure.code, ""),
+                false => Failure::bad_args(failure.message),
+            })?;
+            format!("{name}:{password}")
+        }
+    };
+    Ok(Some(format!("Basic {}", STANDARD.encode(user))))
 }
 
 /// Refuses an answer with another status.

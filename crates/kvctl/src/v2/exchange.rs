@@ -7,7 +7,7 @@ use http::{Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use kvd_client::{Endpoint, TlsOptions, connect_http1};
 use tokio::time::timeout;
 
 /// Why there is no answer.
@@ -67,16 +67,25 @@ impl Action {
     }
 }
 
+/// What is shown to every endpoint.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Access {
+    /// For endpoints with `https://`.
+    pub(super) tls: TlsOptions,
+    /// The value of `Authorization`.
+    pub(super) authorization: Option<String>,
+}
+
 /// Sends a request to an endpoint, `http://host:port`, and reads the answer.
 ///
 /// `limit`: most time until its headers are there.
 pub(super) async fn send(
     endpoint: &str,
     action: &Action,
-    authorization: Option<&str>,
+    access: &Access,
     limit: Option<Duration>,
 ) -> Result<Answer, NoAnswer> {
-    let headers = exchange(endpoint, action, authorization);
+    let headers = exchange(endpoint, action, access);
     let response = match limit.filter(|_| !action.waits) {
         Some(limit) => match timeout(limit, headers).await {
             Ok(response) => response?,
@@ -103,41 +112,36 @@ pub(super) async fn send(
 async fn exchange(
     endpoint: &str,
     action: &Action,
-    authorization: Option<&str>,
+    access: &Access,
 ) -> Result<http::Response<hyper::body::Incoming>, NoAnswer> {
     let uri: Uri = endpoint
         .parse()
         .map_err(|error| NoAnswer::other(format!("parse {endpoint:?}: {error}")))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err(NoAnswer::other(
-                "kvctl's API 2 speaks plain HTTP only; use API 3 (KVCTL_API=3) over TLS",
-            ));
-        }
+    let port = match uri.scheme_str() {
+        Some("http") => uri.port_u16().unwrap_or(80),
+        Some("https") => uri.port_u16().unwrap_or(443),
         other => {
             return Err(NoAnswer::other(format!(
                 "unsupported protocol scheme {:?}",
                 other.unwrap_or_default()
             )));
         }
-    }
-    let host = uri.host().unwrap_or_default();
-    let port = uri.port_u16().unwrap_or(80);
-    let address = format!("{host}:{port}");
-    let stream = TcpStream::connect(&address).await.map_err(|error| {
+    };
+    let address = format!("{}:{port}", uri.host().unwrap_or_default());
+    let place = Endpoint::parse(endpoint).map_err(|error| NoAnswer::other(error.to_string()))?;
+    let stream = connect_http1(&place, &access.tls).await.map_err(|error| {
         NoAnswer::connection(format!("dial tcp {address}: connect: {}", go_words(&error)))
     })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| NoAnswer::connection(error.to_string()))?;
+        .map_err(|error| NoAnswer::connection(whole(&error)))?;
     tokio::spawn(connection);
     let mut request = http::Request::builder()
         .method(action.method.clone())
         .uri(&action.target)
         .header(header::HOST, uri.authority().map_or("", |at| at.as_str()))
         .header(header::USER_AGENT, "kvctl");
-    if let Some(authorization) = authorization {
+    if let Some(authorization) = &access.authorization {
         request = request.header(header::AUTHORIZATION, authorization);
     }
     let mut body = Bytes::new();
@@ -149,7 +153,18 @@ async fn exchange(
         .body(Full::new(body))
         .map_err(|error| NoAnswer::other(error.to_string()))?;
     let response = sender.send_request(request).await;
-    response.map_err(|error| NoAnswer::connection(error.to_string()))
+    response.map_err(|error| NoAnswer::connection(whole(&error)))
+}
+
+/// An error with what lies behind it: hyper's own words say little.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
 }
 
 /// What Go calls the system's errors.

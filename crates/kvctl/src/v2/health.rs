@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::args::Words;
 use super::client::{Client, Member};
-use super::exchange::{self, Action};
+use super::exchange::{self, Access, Action};
 use super::failure::{CLUSTER_NOT_HEALTHY, Failure, Outcome, SERVER_ERROR};
 use crate::print::Streams;
 
@@ -26,7 +26,7 @@ enum Health {
 
 /// `cluster-health`: exit code 5 unless every member is healthy.
 pub(super) async fn cluster_health(words: &Words, to: &mut Streams<'_>) -> Outcome {
-    let mut client = Client::without_sync(words, to)?;
+    let mut client = Client::without_sync(words, to).await?;
     let members = match client.members(to).await {
         Ok(members) => members,
         Err(error) => {
@@ -34,10 +34,15 @@ pub(super) async fn cluster_health(words: &Words, to: &mut Streams<'_>) -> Outco
             return Err(error.into_failure(SERVER_ERROR));
         }
     };
+    // The probe needs no user.
+    let access = Access {
+        tls: client.tls().clone(),
+        authorization: None,
+    };
     loop {
         let mut healthy = 0;
         for member in &members {
-            healthy += usize::from(is_healthy(member, to).await?);
+            healthy += usize::from(is_healthy(member, &access, to).await?);
         }
         let all = healthy == members.len();
         writeln!(
@@ -66,7 +71,7 @@ pub(super) async fn cluster_health(words: &Words, to: &mut Streams<'_>) -> Outco
 }
 
 /// Asks a member at its URLs in turn, until one answers.
-async fn is_healthy(member: &Member, to: &mut Streams<'_>) -> Outcome<bool> {
+async fn is_healthy(member: &Member, access: &Access, to: &mut Streams<'_>) -> Outcome<bool> {
     let id = &member.id;
     if member.client_urls.is_empty() {
         writeln!(
@@ -76,7 +81,7 @@ async fn is_healthy(member: &Member, to: &mut Streams<'_>) -> Outcome<bool> {
         return Ok(false);
     }
     for url in &member.client_urls {
-        match health(url).await {
+        match health(url, access).await {
             Ok(true) => {
                 writeln!(
                     to.out,
@@ -105,9 +110,9 @@ async fn is_healthy(member: &Member, to: &mut Streams<'_>) -> Outcome<bool> {
     Ok(false)
 }
 
-async fn health(url: &str) -> Result<bool, String> {
+async fn health(url: &str, access: &Access) -> Result<bool, String> {
     let action = Action::new(Method::GET, "/health");
-    let answer = exchange::send(url, &action, None, Some(ANSWER_DEADLINE)).await;
+    let answer = exchange::send(url, &action, access, Some(ANSWER_DEADLINE)).await;
     let answer = answer.map_err(|error| format!("Get \"{url}/health\": {}", error.text))?;
     match serde_json::from_slice(&answer.body) {
         Ok(Health::Text { health }) => Ok(health == "true"),
