@@ -21,7 +21,7 @@
 //! [`V2`] is what the v2 API asks for on top of it. `/v1/*` is kvd's own: what a page can ask of
 //! the one member that it reaches, about all of them.
 //!
-//! Left out: the websocket upgrade that etcd's gateway offers for streams, pprof pages.
+//! Left out: the websocket upgrade that etcd's gateway offers for streams, profiles.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -35,6 +35,7 @@ mod json;
 mod member;
 mod metrics;
 mod peer;
+mod pprof;
 mod probes;
 mod router;
 pub mod routes;

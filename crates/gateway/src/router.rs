@@ -13,7 +13,7 @@ use crate::access::{self, Access};
 use crate::member::Member;
 use crate::v2::{self, V2};
 use crate::v3::{self, Gateway};
-use crate::{error, info, metrics, peer, probes, v1};
+use crate::{error, info, metrics, peer, pprof, probes, v1};
 
 /// How the client port behaves.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Options {
     pub client_cert_auth: bool,
     /// Whether `/ui` answers (`--enable-ui`).
     pub ui_enabled: bool,
+    /// Whether `/debug/pprof/` answers (`--enable-pprof`).
+    pub pprof: bool,
 }
 
 impl Default for Options {
@@ -44,6 +46,7 @@ impl Default for Options {
             max_request_bytes: 3 * 512 * 1024,
             client_cert_auth: false,
             ui_enabled: true,
+            pprof: false,
         }
     }
 }
@@ -79,6 +82,9 @@ where
     }
     if let Some(tree) = v2 {
         router = router.merge(v2::router(tree, member.clone(), service.clone()));
+    }
+    if options.pprof {
+        router = router.merge(pprof::router(&member));
     }
     if options.gateway_enabled {
         let gateway = Arc::new(Gateway::new(service, options.max_request_bytes));

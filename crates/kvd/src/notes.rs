@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use tracing::{info, warn};
 
+const PPROF: &str = "pprof is enabled under /debug/pprof: it shows the command line and the \
+                     memory in use to whoever reaches the client port; Go's runtime profiles are \
+                     not served";
+
 /// One thing to say. Texts are etcd's where etcd has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -58,6 +62,8 @@ pub enum Note {
         /// Their names.
         names: Vec<&'static str>,
     },
+    /// Profiles were asked for.
+    Pprof,
     /// The member has etcd's default name.
     DefaultName,
     /// The data directory was chosen by the name.
@@ -147,6 +153,7 @@ impl Note {
             Note::Gates { names } => {
                 warn!(gates = ?names, "feature gates are set that have no effect in kvd yet");
             }
+            Note::Pprof => warn!("{PPROF}"),
             Note::DefaultName => warn!(
                 name = "default",
                 "it isn't recommended to use default name, please set a value for --name. \

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::discovery::{registry, srv, srv::SystemRecords};
 use crate::join;
+use crate::logging;
 use crate::member::ServedMember;
 use crate::notify;
 use crate::ports::{Listeners, Security};
@@ -55,7 +56,14 @@ const RUNTIME_STOP: Duration = Duration::from_millis(300);
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let connections = limits::connections()?;
     let listeners = Listeners::bind(settings)?;
-    let metrics = Arc::new(Metrics::new(Level::Basic, env!("CARGO_PKG_VERSION")));
+    let monitoring = &settings.monitoring;
+    let level = match monitoring.is_extensive {
+        true => Level::Extensive,
+        false => Level::Basic,
+    };
+    let metrics = Arc::new(Metrics::new(level, kvd_api::ETCD_VERSION));
+    metrics.slow_request.set_limit(monitoring.slow_request);
+    metrics.slow_apply.set_limit(monitoring.slow_apply);
     let security = Security::open(settings, &metrics)?;
     let cores = Arc::new(Cores::start(settings.worker_threads).context("starting threads")?);
     let peer_cores = Arc::new(Cores::start(Some(PEER_THREADS)).context("starting threads")?);
@@ -122,6 +130,7 @@ impl Run<'_> {
             ending = self.removed_early(&server) => Some(ending),
             signal = signals.next() => {
                 info!(signal, "received signal; stopping before the member was ready");
+                logging::stopping();
                 server.stop().await?;
                 peers.stop(Duration::ZERO).await;
                 return Ok(());
@@ -258,7 +267,8 @@ impl Run<'_> {
             cors: self.settings.cors.clone(),
             host_whitelist: self.settings.host_whitelist.clone(),
             client_cert_auth: self.settings.client_tls.client_cert_auth,
-            ui_enabled: self.settings.ui,
+            ui_enabled: self.settings.monitoring.ui,
+            pprof: self.settings.monitoring.pprof,
         };
         let v2 = self.settings.v2.then(|| member.clone() as Arc<dyn V2>);
         let through_gateway = through_gateway(grpc.clone());
@@ -270,6 +280,7 @@ impl Run<'_> {
         };
         let services = Services { grpc, http };
         let options = self.options(protocols, self.security.of_clients());
+        let served: Vec<_> = listeners.iter().map(Told::of).collect();
         serve::start(
             listeners,
             &services,
@@ -278,12 +289,14 @@ impl Run<'_> {
             &self.connections,
         )
         .context("serving clients")
+        .inspect(|_| served.iter().for_each(|told| told.emit(protocols)))
     }
 
     fn serve_metrics(&self, server: &Server, listeners: Vec<Listener>) -> anyhow::Result<Serving> {
         let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
         let through_gateway = through_gateway(grpc(server));
-        let http = kvd_gateway::metrics_router(through_gateway, member, self.settings.ui);
+        let http =
+            kvd_gateway::metrics_router(through_gateway, member, self.settings.monitoring.ui);
         let services = Services {
             grpc: http.clone(),
             http,
@@ -313,6 +326,42 @@ fn through_gateway(grpc: GrpcService) -> MapRequest<GrpcService, MarkGateway> {
     ServiceBuilder::new()
         .map_request(mark_gateway as MarkGateway)
         .service(grpc)
+}
+
+/// Where clients are served, for etcd's lines about it, which tools wait for.
+struct Told {
+    address: String,
+    is_plain: bool,
+    is_tls: bool,
+}
+
+impl Told {
+    fn of(listener: &Listener) -> Told {
+        let address = listener.local_address();
+        Told {
+            address: address.map_or_else(|| listener.url().to_string(), |at| at.to_string()),
+            is_plain: listener.is_plain(),
+            is_tls: listener.is_tls(),
+        }
+    }
+
+    fn emit(&self, protocols: Protocols) {
+        let Told { address, .. } = self;
+        let traffic = match protocols {
+            Protocols::Both => "grpc+http",
+            Protocols::GrpcOnly => "grpc",
+            Protocols::HttpOnly => "http",
+        };
+        if self.is_plain {
+            info!(
+                traffic,
+                address, "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+        if self.is_tls {
+            info!(traffic, address, "serving client traffic securely");
+        }
+    }
 }
 
 /// Says that a call came through the gateway, where a certificate is not taken for a user.
@@ -350,6 +399,7 @@ async fn stop(
             );
         }
     }
+    logging::stopping();
     let stopped = server.stop().await;
     peers.stop(Duration::ZERO).await;
     stopped?;

@@ -45,7 +45,7 @@ fn an_unknown_flag_prints_the_usage_and_exits_2() {
 
 #[test]
 fn a_refused_setting_is_a_log_line_and_exits_1() {
-    let output = kvd(&["--enable-pprof"]);
+    let output = kvd(&["--memory-mlock"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).expect("text");
     let last = text.lines().last().expect("a line");
@@ -56,7 +56,7 @@ fn a_refused_setting_is_a_log_line_and_exits_1() {
         line["error"]
             .as_str()
             .expect("error")
-            .starts_with("--enable-pprof: runtime"),
+            .starts_with("--memory-mlock: locking"),
         "{line}"
     );
     assert!(

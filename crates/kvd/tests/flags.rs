@@ -261,10 +261,10 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_say_the_default() {
         ("--auth-token jwt,sign-method", "auth: invalid auth options"),
         ("--memory-mlock", "--memory-mlock: "),
         (
-            "--experimental-warning-apply-duration=5s",
-            "--warning-apply-duration: ",
+            "--experimental-memory-mlock",
+            "--memory-mlock: locking the process",
         ),
-        ("--metrics extensive", "--metrics: "),
+        ("--enable-log-rotation", "--enable-log-rotation: "),
     ] {
         let (code, message) = complaint(line);
         assert_eq!(code, 1, "{line}");
@@ -310,6 +310,23 @@ fn the_first_members_are_found_in_one_way() {
     // Half of it must not make a cluster of one.
     let half = run("--discovery-srv-name x").expect("settings");
     assert!(half.initial_cluster.is_empty());
+}
+
+#[test]
+fn what_is_slow_and_what_is_measured() {
+    let settings = run("").expect("defaults").monitoring;
+    let defaults = (settings.slow_request, settings.slow_apply);
+    let milliseconds = Duration::from_millis;
+    assert_eq!(defaults, (milliseconds(300), milliseconds(100)));
+    assert!(!settings.is_extensive && !settings.pprof);
+    let line = "--warning-unary-request-duration=1s --experimental-warning-apply-duration=5s \
+                --metrics extensive --enable-pprof";
+    let (settings, notes) = run_with(line, &[]).expect("settings");
+    let settings = settings.monitoring;
+    let given = (settings.slow_request, settings.slow_apply);
+    assert_eq!(given, (milliseconds(1_000), milliseconds(5_000)));
+    assert!(settings.is_extensive && settings.pprof);
+    assert!(notes.contains(&Note::Pprof), "{notes:?}");
 }
 
 #[test]

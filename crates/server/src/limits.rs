@@ -71,6 +71,12 @@ pub const HEALTH_SLACK: Duration = Duration::from_millis(500);
 pub const LEARNER_READY: f64 = 0.9;
 /// Between two tries of a change of the membership that has to wait.
 pub const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+/// From when on a unary request is slow. Source: etcd `embed/config.go`,
+/// `DefaultWarningUnaryRequestDuration`.
+pub const SLOW_REQUEST: Duration = Duration::from_millis(300);
+/// From when on a command is applied slowly. Source: etcd `embed/config.go`,
+/// `DefaultWarningApplyDuration`.
+pub const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// Most watchers of one stream. etcd has no bound.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1_000_000;
 /// Time between the progress notifications of a watcher. etcd:

@@ -15,6 +15,7 @@
 
 mod grpc;
 mod process;
+mod slow;
 mod table;
 
 use std::collections::HashMap;
@@ -26,8 +27,10 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntGaugeVec, Registry, Tex
 
 pub use grpc::{GrpcMetrics, GrpcMetricsLayer, GrpcMetricsService};
 pub use process::ProcessStats;
+pub use slow::Slow;
 pub use table::Table;
 
+use crate::limits;
 use crate::v2::Counters;
 use process::ProcessMetrics;
 
@@ -58,6 +61,10 @@ pub struct Metrics {
     local_id: OnceLock<String>,
     /// What `/v2/stats` shows.
     pub v2: Counters,
+    /// Which unary requests are slow (`--warning-unary-request-duration`).
+    pub slow_request: Arc<Slow>,
+    /// Which commands are applied slowly (`--warning-apply-duration`).
+    pub slow_apply: Slow,
 }
 
 /// The plain metrics are read and set through the table.
@@ -94,18 +101,32 @@ impl Metrics {
         let registry = Registry::new();
         let table = Table::register(&registry);
         table.server_version.with_label_values(&[version]).set(1);
+        let build = env!("CARGO_PKG_VERSION");
+        table.build_info.with_label_values(&[build]).set(1);
         table.debugging_mvcc_compact_revision.set(-1);
-        let grpc = Arc::new(GrpcMetrics::register(&registry, level == Level::Extensive));
+        let slow_request = Arc::new(Slow::new(limits::SLOW_REQUEST));
+        let extensive = level == Level::Extensive;
+        let grpc = GrpcMetrics::register(&registry, extensive, Arc::clone(&slow_request));
         let process = ProcessMetrics::register(&registry);
         Metrics {
             table,
             registry,
-            grpc,
+            grpc: Arc::new(grpc),
             process,
             peers: RwLock::default(),
             api_versions: RwLock::default(),
             local_id: OnceLock::new(),
             v2: Counters::default(),
+            slow_request,
+            slow_apply: Slow::new(limits::SLOW_APPLY),
+        }
+    }
+
+    /// Notes how long the command `name` at a log index took to apply.
+    pub fn applied(&self, name: &str, log_index: u64, took: Duration) {
+        if self.slow_apply.is(took) {
+            self.table.slow_apply.inc();
+            self.slow_apply.apply(name, log_index, took);
         }
     }
 

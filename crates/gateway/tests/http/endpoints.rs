@@ -188,6 +188,32 @@ async fn version_and_vars_have_etcds_shape() {
 }
 
 #[tokio::test]
+async fn profiles_are_off_and_those_of_go_are_refused_by_name() {
+    let member = FakeMember::healthy();
+    let paths = ["/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap"];
+    for path in paths {
+        assert_eq!(get(client(&member), path).await.0, 404, "{path}");
+    }
+    let options = Options {
+        pprof: true,
+        ..Options::default()
+    };
+    let router = client_router(services(), member.clone(), None, options);
+    let (status, page) = get(router.clone(), "/debug/pprof/").await;
+    assert_eq!(status, 200);
+    assert!(page.contains("resident memory: 2000 bytes"), "{page}");
+    let (status, words) = get(router.clone(), "/debug/pprof/cmdline").await;
+    let own = std::env::args().next().expect("the program");
+    assert_eq!((status, words.split('\0').next()), (200, Some(&*own)));
+    for (path, status) in [("heap", 501), ("profile", 501), ("nothing", 404)] {
+        let got = get(router.clone(), &format!("/debug/pprof/{path}")).await;
+        assert_eq!(got.0, status, "{path}: {}", got.1);
+    }
+    let post = send(router, request("POST", "/debug/pprof/heap")).await;
+    assert_eq!(post.0, 405);
+}
+
+#[tokio::test]
 async fn other_methods_than_get_are_refused() {
     let member = FakeMember::healthy();
     for uri in [

@@ -1,5 +1,6 @@
 //! The bridge from `tracing` to lines.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tracing::level_filters::LevelFilter;
@@ -14,6 +15,18 @@ use crate::settings::{LogFormat, LogLevel, LogSettings};
 /// The target of the line that ends the process: it is written with level `fatal`, whatever
 /// `--log-level` says.
 pub const FATAL: &str = "kvd::fatal";
+
+/// Whether the member stops as it was told to.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// Says that consensus is about to be stopped.
+///
+/// openraft reports each request that it can no longer take then, at level error, although peers
+/// go on asking until the port is closed: a stop in order is no error. What really fails while
+/// stopping comes back from the stop itself, and is logged by who called it.
+pub fn stopping() {
+    STOPPING.store(true, Ordering::Relaxed);
+}
 
 /// Starts logging for the whole process. Hold the guard until the last line is logged.
 ///
@@ -95,6 +108,11 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // Not in `wants`, whose answer is kept for each place in the code.
+        let is_openraft = event.metadata().target().starts_with("openraft");
+        if is_openraft && self.level > LogLevel::Debug && STOPPING.load(Ordering::Relaxed) {
+            return;
+        }
         let mut fields = Fields::default();
         event.record(&mut fields);
         self.write(event.metadata(), fields);

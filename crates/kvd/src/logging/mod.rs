@@ -8,5 +8,5 @@ mod layer;
 mod line;
 mod writer;
 
-pub use layer::{FATAL, init};
+pub use layer::{FATAL, init, stopping};
 pub use writer::Guard;

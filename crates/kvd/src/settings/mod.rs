@@ -13,6 +13,6 @@ pub use bootstrap::{Resolve, SystemResolver};
 pub use discovery::{Discovery, Registry, SrvDomain};
 pub use resolve::resolve;
 pub use types::{
-    AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,
-    StorageEngine,
+    AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Monitoring,
+    Settings, StorageEngine,
 };

@@ -13,8 +13,8 @@ use super::default_host::default_host;
 use super::discovery::Discovery;
 use super::security::Security;
 use super::types::{
-    AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Settings,
-    StorageEngine,
+    AutoCompaction, ClusterState, LogFormat, LogLevel, LogOutput, LogSettings, Monitoring,
+    Settings, StorageEngine,
 };
 use crate::error::{Result, Setting};
 use crate::flags::parse::Assignments;
@@ -71,7 +71,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         keepalive_timeout: read.duration("grpc-keepalive-timeout")?,
         socket_reuse_port: read.bool("socket-reuse-port"),
         grpc_gateway: read.bool("enable-grpc-gateway"),
-        ui: read.bool("enable-ui"),
+        monitoring: monitoring(&read)?,
         v2: read.bool("enable-v2"),
         v2_keys_visible: read.bool("v2-keys-visible-in-v3"),
         cors: read.set("cors"),
@@ -110,6 +110,16 @@ fn watch_progress(read: &Reader<'_>) -> Result<Duration> {
     )
 }
 
+fn monitoring(read: &Reader<'_>) -> Result<Monitoring> {
+    Ok(Monitoring {
+        ui: read.bool("enable-ui"),
+        pprof: read.bool("enable-pprof"),
+        is_extensive: read.given.get("metrics") == "extensive",
+        slow_request: read.duration("warning-unary-request-duration")?,
+        slow_apply: read.duration("warning-apply-duration")?,
+    })
+}
+
 fn cluster_state(read: &Reader<'_>) -> ClusterState {
     match read.given.get("initial-cluster-state") {
         "existing" => ClusterState::Existing,
@@ -144,6 +154,9 @@ fn finish(settings: &mut Settings, given: &mut Assignments) -> Result<()> {
         given.note(Note::DefaultDataDir {
             path: settings.data_dir.clone(),
         });
+    }
+    if settings.monitoring.pprof {
+        given.note(Note::Pprof);
     }
     let gates = settings.feature_gates.changed();
     if !gates.is_empty() {

@@ -73,8 +73,8 @@ pub struct Settings {
     pub socket_reuse_port: bool,
     /// `--enable-grpc-gateway`.
     pub grpc_gateway: bool,
-    /// `--enable-ui`.
-    pub ui: bool,
+    /// What is told of the process and its requests.
+    pub monitoring: Monitoring,
     /// `--enable-v2`.
     pub v2: bool,
     /// `--v2-keys-visible-in-v3`.
@@ -183,6 +183,21 @@ impl Default for LogSettings {
             outputs: vec![LogOutput::Stderr],
         }
     }
+}
+
+/// What is told of the process and its requests.
+#[derive(Clone, Debug)]
+pub struct Monitoring {
+    /// `--enable-ui`.
+    pub ui: bool,
+    /// `--enable-pprof`.
+    pub pprof: bool,
+    /// `--metrics=extensive`.
+    pub is_extensive: bool,
+    /// `--warning-unary-request-duration`.
+    pub slow_request: Duration,
+    /// `--warning-apply-duration`.
+    pub slow_apply: Duration,
 }
 
 /// `--log-level`. `Panic` and `Fatal` write only the line that ends the process.

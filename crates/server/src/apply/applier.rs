@@ -104,7 +104,10 @@ impl Applier {
             Err(Failure::Answer(error)) => Err(error),
             Err(Failure::Fault(fault)) => return Err(fault),
         };
-        self.durations.observe(kind, &result, started.elapsed());
+        let took = started.elapsed();
+        self.durations.observe(kind, &result, took);
+        let name = NAMES[kind as usize];
+        self.parts.metrics.applied(name, index, took);
         if let Ok(applied) = &result {
             count(&self.parts.metrics, applied);
         }
@@ -316,39 +319,40 @@ impl Kind {
     }
 }
 
+/// etcd's names, in the order of [`Kind`].
+const NAMES: [&str; 24] = [
+    "Put",
+    "DeleteRange",
+    "Txn",
+    "Compaction",
+    "Alarm",
+    "ClusterMemberAttrSet",
+    "ClusterVersionSet",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseCheckpoint",
+    "DowngradeInfoSet",
+    "AuthEnable",
+    "AuthDisable",
+    "Authenticate",
+    "AuthUserAdd",
+    "AuthUserDelete",
+    "AuthUserChangePassword",
+    "AuthUserGrantRole",
+    "AuthUserRevokeRole",
+    "AuthRoleAdd",
+    "AuthRoleDelete",
+    "AuthRoleGrantPermission",
+    "AuthRoleRevokePermission",
+    "V2",
+];
+
 /// How long commands take, by [`Kind`].
 struct Durations([Outcomes; 24]);
 
 impl Durations {
     fn new(metrics: &Metrics) -> Durations {
-        // In the order of `Kind`.
-        let names = [
-            "Put",
-            "DeleteRange",
-            "Txn",
-            "Compaction",
-            "Alarm",
-            "ClusterMemberAttrSet",
-            "ClusterVersionSet",
-            "LeaseGrant",
-            "LeaseRevoke",
-            "LeaseCheckpoint",
-            "DowngradeInfoSet",
-            "AuthEnable",
-            "AuthDisable",
-            "Authenticate",
-            "AuthUserAdd",
-            "AuthUserDelete",
-            "AuthUserChangePassword",
-            "AuthUserGrantRole",
-            "AuthUserRevokeRole",
-            "AuthRoleAdd",
-            "AuthRoleDelete",
-            "AuthRoleGrantPermission",
-            "AuthRoleRevokePermission",
-            "V2",
-        ];
-        Durations(names.map(|name| metrics.apply_outcomes(name)))
+        Durations(NAMES.map(|name| metrics.apply_outcomes(name)))
     }
 
     fn observe(&self, kind: Kind, result: &Result<Applied, Error>, took: Duration) {

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,9 @@ use prometheus::{
 use prost::Message;
 use tonic::body::Body;
 use tower::{Layer, Service};
+
+use super::slow::Slow;
+use crate::peer_info::PeerInfo;
 
 /// gRPC's codes by number, under the names that Go gives them.
 const CODES: [&str; 17] = [
@@ -54,6 +58,7 @@ const PREFIX_BYTES: usize = 5;
 
 /// The counters of every RPC.
 pub struct GrpcMetrics {
+    slow: Arc<Slow>,
     /// By path: `/pkg.Service/Method`.
     methods: HashMap<String, Arc<Method>>,
     received_bytes: IntCounter,
@@ -62,6 +67,7 @@ pub struct GrpcMetrics {
 
 /// The counters of one RPC.
 struct Method {
+    path: String,
     is_stream: bool,
     started: IntCounter,
     received: IntCounter,
@@ -144,6 +150,7 @@ impl Families {
                 .with_label_values(&[kind, service, method, code])
         };
         Method {
+            path: format!("/{service}/{method}"),
             is_stream: client || server,
             started: self.started.with_label_values(&labels),
             received: self.received.with_label_values(&labels),
@@ -159,19 +166,18 @@ impl Families {
 
 impl GrpcMetrics {
     /// Makes the counters of every public RPC and registers them.
-    pub(super) fn register(registry: &Registry, extensive: bool) -> GrpcMetrics {
+    pub(super) fn register(registry: &Registry, extensive: bool, slow: Arc<Slow>) -> GrpcMetrics {
         let families = Families::register(registry, extensive);
         let mut methods = HashMap::new();
         for (service, method) in public_methods() {
-            let path = format!("/{service}/{}", method.name);
             let (client, server) = (method.client_streaming, method.server_streaming);
             let counters = families.method(&service, &method.name, client, server);
-            methods.insert(path, Arc::new(counters));
+            methods.insert(counters.path.clone(), Arc::new(counters));
         }
         for (method, streams) in HEALTH {
             let service = "grpc.health.v1.Health";
             let counters = families.method(service, method, false, streams);
-            methods.insert(format!("/{service}/{method}"), Arc::new(counters));
+            methods.insert(counters.path.clone(), Arc::new(counters));
         }
         let bytes = |name, help| {
             let counter =
@@ -182,6 +188,7 @@ impl GrpcMetrics {
             counter
         };
         GrpcMetrics {
+            slow,
             methods,
             received_bytes: bytes(
                 "etcd_network_client_grpc_received_bytes_total",
@@ -355,8 +362,13 @@ where
             sent: method.sent.clone(),
             sent_bytes: self.metrics.sent_bytes.clone(),
             call: OpenCall(Some(Call {
-                start: method.handling.is_some().then(Instant::now),
+                start: Instant::now(),
+                remote: request
+                    .extensions()
+                    .get::<PeerInfo>()
+                    .and_then(|peer| peer.address),
                 method: Arc::clone(method),
+                slow: Arc::clone(&self.metrics.slow),
             })),
         };
         let request = request.map(|body| {
@@ -373,8 +385,10 @@ where
 /// An RPC that has started.
 struct Call {
     method: Arc<Method>,
-    /// When, if that is measured.
-    start: Option<Instant>,
+    start: Instant,
+    /// Whose it is; none for a Unix socket.
+    remote: Option<SocketAddr>,
+    slow: Arc<Slow>,
 }
 
 /// Sees to it that a call is counted as handled once, also when nobody waits for its end.
@@ -391,8 +405,12 @@ impl OpenCall {
         {
             counter.inc();
         }
-        if let (Some(histogram), Some(start)) = (&call.method.handling, call.start) {
-            histogram.observe(start.elapsed().as_secs_f64());
+        let took = call.start.elapsed();
+        if let Some(histogram) = &call.method.handling {
+            histogram.observe(took.as_secs_f64());
+        }
+        if !call.method.is_stream {
+            call.slow.request(&call.method.path, call.remote, took);
         }
     }
 }

@@ -284,6 +284,8 @@ metrics! {
 
     /// The number of keys.
     debugging_mvcc_keys: IntGauge = "etcd_debugging_mvcc_keys_total";
+    /// Which build of kvd is running. 1 for 'version' label with the current one.
+    build_info: IntGaugeVec = "kvd_build_info" ["version"];
     /// The number of leases.
     leases: IntGauge = "kvd_leases";
     /// The number of watch streams.
