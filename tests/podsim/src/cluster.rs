@@ -22,6 +22,7 @@ use crate::host;
 use crate::manifest::Manifests;
 use crate::node::{self, Node, Options};
 use crate::service;
+use crate::stack;
 use crate::state::End;
 
 /// Within this time a cluster must be well again, whatever was done to it.
@@ -32,6 +33,9 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// The image's programs, and the other name of each.
 const PROGRAMS: [(&str, &str); 3] = [("kvd", "etcd"), ("kvctl", "etcdctl"), ("kvutl", "etcdutl")];
+
+/// The image of the front.
+const NGINX: &str = "docker.io/nginxinc/nginx-unprivileged:1.29-alpine";
 
 /// The name of the StatefulSet of all our manifests.
 const SET: &str = "etcd";
@@ -69,6 +73,11 @@ impl Cluster {
             std::fs::write(image.join("image-version"), version)?;
             node.set_image(&format!("ghcr.io/kvd-io/kvd:{version}"), &image);
         }
+        // Its program is this machine's.
+        let image = folder.path().join("images").join("nginx");
+        std::fs::create_dir_all(&image)?;
+        std::fs::write(image.join("image-version"), NGINX)?;
+        node.set_image(NGINX, &image);
         host::run("ip", &["addr", "add", "10.96.0.10/32", "dev", "lo"])?;
         let zone = Arc::new(Zone::default());
         dns::serve(Arc::clone(&zone)).await?;
@@ -97,7 +106,9 @@ impl Cluster {
         self.tasks.push(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(node.options.publishing).await;
-                zone.publish(node.state().records());
+                let state = node.state();
+                zone.publish(state.records());
+                zone.publish_ports(state.places());
             }
         }));
     }
@@ -141,6 +152,16 @@ impl Cluster {
         self.resolve_here()
     }
 
+    /// Runs a compose or swarm file.
+    ///
+    /// Errors: a file that cannot be read.
+    pub async fn deploy(&mut self, text: &str) -> Result<()> {
+        let manifests = stack::manifests(text)?;
+        let names = Manifests::parse(&manifests)?.stateful_sets.into_keys();
+        self.node.state().stacked.extend(names);
+        self.apply(&manifests).await
+    }
+
     /// Lets programs outside of pods ask the cluster's name server too.
     fn resolve_here(&self) -> Result<()> {
         let path = self.folder.path().join("resolv.conf");
@@ -154,6 +175,11 @@ impl Cluster {
             host::run("mount", &["--bind", &path, "/etc/resolv.conf"])?;
         }
         Ok(())
+    }
+
+    /// The namespace of everything.
+    pub fn namespace(&self) -> String {
+        self.node.state().namespace.clone()
     }
 
     /// The address of a Service.
@@ -239,6 +265,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Takes a pod's network away, or gives it back: nothing reaches it and nothing leaves.
+    ///
+    /// Errors: when the pod has none.
+    pub fn connect(&self, pod: &str, connected: bool) -> Result<()> {
+        let veth = node::veth(self.ip(pod)?);
+        let state = if connected { "up" } else { "down" };
+        host::ip(&format!("link set {veth} {state}\n"))
+    }
+
     /// Deletes the StatefulSet and waits until its pods are gone. Claims stay.
     ///
     /// Errors: when pods are still there after their grace period.
@@ -304,7 +339,9 @@ impl Cluster {
 
     fn all_ready(&self) -> Result<()> {
         let state = self.node.state();
+        let mut wanted = 0;
         for (name, (set, revision)) in &state.sets {
+            wanted += set.replicas;
             for number in 0..set.replicas {
                 let name = format!("{name}-{number}");
                 let pod = state.pods.get(&name);
@@ -312,8 +349,8 @@ impl Cluster {
                 ensure!(pod.ready && !pod.is_ending(), "{name} is not ready");
                 ensure!(pod.revision == *revision, "{name} is not updated");
             }
-            ensure!(state.pods.len() == set.replicas, "there are more pods");
         }
+        ensure!(state.pods.len() == wanted, "there are more pods");
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! A container: one process with its own root, in its pod's network.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -63,6 +64,8 @@ impl Recipe {
     pub fn start(&self) -> Result<Running> {
         std::fs::create_dir_all(&self.root)?;
         let log = File::options().create(true).append(true).open(&self.log)?;
+        // Its user may open /dev/stderr, as where that is a pipe.
+        log.set_permissions(Permissions::from_mode(0o666))?;
         let (user, group, groups) = self.user;
         let mut command = Command::new("nsenter");
         command

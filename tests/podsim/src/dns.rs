@@ -45,6 +45,8 @@ pub struct Zone {
 struct Inner {
     records: Records,
     services: Services,
+    /// Those of Services' named ports.
+    ports: Services,
     mood: Mood,
 }
 
@@ -54,7 +56,12 @@ impl Zone {
         self.lock().records = records;
     }
 
-    /// Replaces all services.
+    /// Replaces the services that Services' named ports are.
+    pub fn publish_ports(&self, ports: Services) {
+        self.lock().ports = ports;
+    }
+
+    /// Replaces all further services.
     pub fn publish_services(&self, services: Services) {
         self.lock().services = services;
     }
@@ -82,7 +89,8 @@ impl Zone {
         let (name, kind, question) = question(query)?;
         let is_well = inner.mood == Mood::Well;
         let addresses = inner.records.get(&name).filter(|_| is_well);
-        let services = inner.services.get(&name).filter(|_| is_well);
+        let services = inner.services.get(&name).or(inner.ports.get(&name));
+        let services = services.filter(|_| is_well);
         let is_known = addresses.is_some() || services.is_some();
         let mut data: Vec<Vec<u8>> = Vec::new();
         match kind {

@@ -25,6 +25,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("mount", "mount"),
 ];
 
+/// The link address of the pods' gateway.
+const GATEWAY_MAC: &str = "02:00:0a:f4:00:01";
+
 /// One set of pods at a time: they share this machine's cores.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -38,13 +41,30 @@ pub fn isolated<F>(name: &str, test: F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
-    if std::env::var_os(INSIDE).is_some() {
+    side_by_side(name, 1, &[], |_| test)
+}
+
+/// The same `count` times at once, each in a corner of its own and with `variables` in its
+/// environment; `test` is told which it is, from 0 on.
+///
+/// Errors: what the first of them fails with.
+pub fn side_by_side<F>(
+    name: &str,
+    count: usize,
+    variables: &[(&str, String)],
+    test: impl FnOnce(usize) -> F,
+) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    if let Some(inside) = std::env::var_os(INSIDE) {
+        let number = inside.to_str().and_then(|number| number.parse().ok());
         prepare()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()?;
-        return runtime.block_on(test);
+        return runtime.block_on(test(number.context("which of them")?));
     }
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(reason) = supported() {
@@ -54,17 +74,27 @@ where
         println!("skipped: {name}: {reason:#}");
         return Ok(());
     }
-    // However this process ends, the inner ones end with it.
-    let status = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "unshare"])
-        .args(["--net", "--mount", "--propagation", "private"])
-        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
-        .arg(std::env::current_exe()?)
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .stdin(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "{name} failed inside: {status}");
+    let mut inner = Vec::with_capacity(count);
+    for number in 0..count {
+        // However this process ends, the inner ones end with it.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare"])
+            .args(["--net", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+            .arg(std::env::current_exe()?)
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .env(INSIDE, number.to_string())
+            .stdin(Stdio::null())
+            .spawn()?;
+        inner.push(child);
+    }
+    // All are waited for before any is judged.
+    let ended: Vec<_> = inner.iter_mut().map(std::process::Child::wait).collect();
+    for status in ended {
+        let status = status?;
+        ensure!(status.success(), "{name} failed inside: {status}");
+    }
     Ok(())
 }
 
@@ -89,6 +119,22 @@ fn supported() -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+/// Whether a test that needs a further program can run. Where it cannot, says `skipped` and why,
+/// as [`isolated`] does.
+///
+/// Errors: `KVD_PODSIM_REQUIRED` is set.
+pub fn has(program: &str, package: &str) -> Result<bool> {
+    let found = find(program);
+    if !found {
+        ensure!(
+            std::env::var_os(REQUIRED).is_none(),
+            "{REQUIRED} is set and {program} is missing ({package})"
+        );
+        println!("skipped: {program} is missing ({package})");
+    }
+    Ok(found)
 }
 
 fn find(program: &str) -> bool {
@@ -127,12 +173,42 @@ pub fn render(folder: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// What `create-cluster.sh --print` writes.
+///
+/// Errors: when it refuses.
+pub fn created(arguments: &[&str]) -> Result<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/k8s/create-cluster.sh");
+    let output = Command::new(&script)
+        .arg("--print")
+        .args(arguments)
+        .env("KUSTOMIZE", kustomize()?.join(" "))
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        script.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Inside: a place for named network namespaces, and a node's network.
 fn prepare() -> Result<()> {
     std::fs::create_dir_all("/run/netns")?;
     run("mount", &["-t", "tmpfs", "podsim", "/run/netns"])?;
     run("ip", &["link", "set", "lo", "up"])?;
-    run("ip", &["link", "add", "cni0", "type", "bridge"])?;
+    // A bridge without an address of its own takes the lowest of its ports', which changes when that
+    // pod goes: the others would not reach the name server until they ask for the gateway anew.
+    let bridge = [
+        "link",
+        "add",
+        "cni0",
+        "address",
+        GATEWAY_MAC,
+        "type",
+        "bridge",
+    ];
+    run("ip", &bridge)?;
     run("ip", &["addr", "add", "10.244.0.1/16", "dev", "cni0"])?;
     run("ip", &["link", "set", "cni0", "up"])
 }

@@ -247,6 +247,19 @@ impl Life {
         probe::ask(handler, sandbox.ip, port, asked, timeout).await
     }
 
+    /// The time between attempts of a probe that waits for a success, and how many times more of
+    /// them there are for that.
+    fn pace(&self, probe: &Probe) -> (Duration, u32) {
+        let period = Duration::from_secs(probe.period_seconds.max(1));
+        match self.node.options.probing {
+            Some(most) if most < period => {
+                let times = period.as_millis() / most.as_millis().max(1);
+                (most, u32::try_from(times).unwrap_or(u32::MAX))
+            }
+            _ => (period, 1),
+        }
+    }
+
     /// Asks until it has failed (false) or, where that counts, succeeded (true) often enough.
     async fn outcome(
         &self,
@@ -256,6 +269,11 @@ impl Life {
         successes_count: bool,
     ) -> bool {
         let (mut good, mut bad) = (0, 0);
+        let period = Duration::from_secs(probe.period_seconds);
+        let (period, times) = match successes_count {
+            true => self.pace(probe),
+            false => (period, 1),
+        };
         loop {
             let timeout = Duration::from_secs(probe.timeout_seconds);
             let answer = self.attempt(&probe.handler, timeout, sandbox, asked);
@@ -267,10 +285,10 @@ impl Life {
             if successes_count && good >= probe.success_threshold {
                 return true;
             }
-            if bad >= probe.failure_threshold {
+            if bad >= probe.failure_threshold.saturating_mul(times) {
                 return false;
             }
-            tokio::time::sleep(Duration::from_secs(probe.period_seconds)).await;
+            tokio::time::sleep(period).await;
         }
     }
 
@@ -300,7 +318,7 @@ impl Life {
                 self.outcome(probe, sandbox, asked, false).await;
                 self.with_pod(|pod| pod.ready = false);
             }
-            tokio::time::sleep(Duration::from_secs(probe.period_seconds)).await;
+            tokio::time::sleep(self.pace(probe).0).await;
         }
     }
 

@@ -16,10 +16,12 @@
 //! - [`dns`]: the name server, which can be down or know nobody. Records follow readiness after
 //!   [`node::Options::publishing`].
 //! - [`service`]: Services with an address relay to the pods that are published.
+//! - [`stack`]: compose and swarm files, as sets of one pod each.
 //! - [`cluster`]: all of it together, and the things to do to it.
 //!
-//! Left out: scheduling, resources, storage classes, network policies, admission; Deployments and
-//! Jobs; subPath, projected and host volumes. Times differ where [`node::Options`] says.
+//! Left out: scheduling, resources, storage classes, network policies, admission; Jobs that run by
+//! themselves; subPath, projected and host volumes. A Deployment's pods have numbers. Times differ
+//! where [`node::Options`] says.
 
 pub mod cluster;
 pub mod container;
@@ -31,4 +33,5 @@ pub mod manifest;
 pub mod node;
 pub mod probe;
 pub mod service;
+pub mod stack;
 pub mod state;

@@ -13,7 +13,7 @@ use serde_yaml_ng::Value;
 /// What one file or one rendered folder holds.
 #[derive(Clone, Debug, Default)]
 pub struct Manifests {
-    /// StatefulSets by name.
+    /// StatefulSets, and Deployments run as such, by name.
     pub stateful_sets: BTreeMap<String, StatefulSet>,
     /// What the CronJobs run, by name.
     pub jobs: BTreeMap<String, PodTemplate>,
@@ -71,6 +71,11 @@ impl Manifests {
                 }
                 self.stateful_sets.insert(name, set.spec);
             }
+            ("apps/v1", "Deployment") => {
+                let set: Whole<Deployment> =
+                    serde_yaml_ng::from_value(value).with_context(context)?;
+                self.stateful_sets.insert(name, set.spec.into());
+            }
             ("v1", "Service") => {
                 let service: Whole<Service> =
                     serde_yaml_ng::from_value(value).with_context(context)?;
@@ -122,6 +127,30 @@ struct Data {
     data: BTreeMap<String, String>,
 }
 
+/// `spec` of a Deployment, which is run as a set that starts all at once and has no disks.
+#[derive(Debug, Deserialize)]
+struct Deployment {
+    #[serde(default = "one")]
+    replicas: usize,
+    selector: Selector,
+    template: PodTemplate,
+}
+
+impl From<Deployment> for StatefulSet {
+    fn from(deployment: Deployment) -> StatefulSet {
+        StatefulSet {
+            service_name: String::new(),
+            replicas: deployment.replicas,
+            pod_management_policy: Policy::Parallel,
+            update_strategy: UpdateStrategy::default(),
+            selector: deployment.selector,
+            template: deployment.template,
+            volume_claim_templates: Vec::new(),
+            persistent_volume_claim_retention_policy: Retention::default(),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct CronJob {
@@ -162,6 +191,8 @@ impl Service {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
+    /// Its name, which SRV records have.
+    pub name: Option<String>,
     /// The port that clients use.
     pub port: u16,
     /// The container's port, by number or by name.

@@ -17,6 +17,9 @@ use crate::host;
 use crate::manifest::{Container, PodTemplate, Variable};
 use crate::state::State;
 
+/// The network of all pods.
+const FIRST: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 0);
+
 /// The user of kvd's image, where the pod names none.
 const IMAGE_USER: u32 = 65532;
 
@@ -28,6 +31,9 @@ pub struct Options {
     pub back_off: Duration,
     /// How long a change takes to reach the name server.
     pub publishing: Duration,
+    /// Most time between two attempts of a startup or readiness probe that has not succeeded yet.
+    /// It gives up no earlier for that; `None` asks as seldom as the manifests say.
+    pub probing: Option<Duration>,
 }
 
 impl Default for Options {
@@ -35,8 +41,15 @@ impl Default for Options {
         Options {
             back_off: Duration::from_secs(1),
             publishing: Duration::from_millis(500),
+            probing: None,
         }
     }
+}
+
+/// The node's end of a pod's network.
+pub(crate) fn veth(ip: Ipv4Addr) -> String {
+    let number = u32::from(ip).wrapping_sub(u32::from(FIRST));
+    format!("veth{number}")
 }
 
 /// A node.
@@ -89,9 +102,9 @@ impl Node {
     /// Errors: when a namespace cannot be made.
     pub fn sandbox(&self, name: &str) -> Result<Sandbox> {
         let number = self.addresses.fetch_add(1, Ordering::Relaxed);
-        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + number);
+        let ip = Ipv4Addr::from(u32::from(FIRST) + number);
         let netns = format!("{name}-{number}");
-        let veth = format!("veth{number}");
+        let veth = veth(ip);
         let folder = self.folder.join("pods").join(&netns);
         std::fs::create_dir_all(&folder)?;
         host::ip(&format!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::container::Handle;
-use crate::dns::Records;
+use crate::dns::{Records, Services};
 use crate::manifest::{PodTemplate, PortName, Service, StatefulSet};
 
 /// Everything.
@@ -23,6 +23,8 @@ pub struct State {
     pub services: BTreeMap<String, (Service, Option<Ipv4Addr>)>,
     /// StatefulSets that are wanted, with the revision of their template.
     pub sets: BTreeMap<String, (StatefulSet, String)>,
+    /// Those sets that are services of a compose or swarm file.
+    pub stacked: BTreeSet<String>,
     /// What the CronJobs run.
     pub jobs: BTreeMap<String, PodTemplate>,
     /// Pods that are, or are ending.
@@ -111,6 +113,16 @@ impl State {
     /// What the name server must say.
     pub fn records(&self) -> Records {
         let mut records = Records::new();
+        for (pod, ip) in self
+            .pods
+            .values()
+            .filter_map(|pod| Some((pod, pod.ip?)))
+            .filter(|(pod, _)| self.stacked.contains(&pod.set))
+        {
+            for name in [pod.set.clone(), format!("tasks.{}", pod.set)] {
+                records.entry(name).or_default().push(ip);
+            }
+        }
         for (name, (service, address)) in &self.services {
             let domain = format!("{name}.{}.svc.cluster.local", self.namespace);
             if let Some(address) = address {
@@ -125,6 +137,27 @@ impl State {
             }
         }
         records
+    }
+
+    /// Where the name server says that the named ports of Services are.
+    pub fn places(&self) -> Services {
+        let mut places = Services::new();
+        for (name, (service, address)) in &self.services {
+            let domain = format!("{name}.{}.svc.cluster.local", self.namespace);
+            let pods = self.endpoints(service);
+            let targets: Vec<String> = match address {
+                Some(_) => vec![domain.clone()],
+                None => pods.map(|(pod, ..)| format!("{pod}.{domain}")).collect(),
+            };
+            for port in &service.ports {
+                let Some(port_name) = &port.name else {
+                    continue;
+                };
+                let all = targets.iter().map(|target| (target.clone(), port.port));
+                places.insert(format!("_{port_name}._tcp.{domain}"), all.collect());
+            }
+        }
+        places
     }
 
     /// The variables that a container gets for each Service with an address.

@@ -10,24 +10,26 @@ use kvd_podsim::host;
 use kvd_podsim::node::Options;
 use kvd_tests::wait;
 
-const PODS: [&str; 3] = ["etcd-0", "etcd-1", "etcd-2"];
+use crate::document_v2;
+
+pub const PODS: [&str; 3] = ["etcd-0", "etcd-1", "etcd-2"];
 
 /// The output of a command that succeeds.
-fn text(output: Output) -> Result<String> {
+pub fn text(output: Output) -> Result<String> {
     ensure!(output.status.success(), "{output:?}");
     Ok(String::from_utf8(output.stdout)?)
 }
 
 /// A client outside of the pods. What it says and is told is the transcript in
 /// `docs/kubernetes.md`.
-async fn client(cluster: &Cluster, program: &str, arguments: &[&str]) -> Result<String> {
+pub async fn client(cluster: &Cluster, program: &str, arguments: &[&str]) -> Result<String> {
     let said = text(cluster.client(program, arguments).await?)?;
     println!("$ {program} {}\n{}", arguments.join(" "), said.trim_end());
     Ok(said)
 }
 
 /// `kubectl exec POD -- …`
-async fn exec(cluster: &Cluster, pod: &str, words: &[&str]) -> Result<Output> {
+pub async fn exec(cluster: &Cluster, pod: &str, words: &[&str]) -> Result<Output> {
     let output = cluster.exec(pod, words).await?;
     let all = [&output.stdout[..], &output.stderr[..]].concat();
     let all = String::from_utf8_lossy(&all);
@@ -54,6 +56,7 @@ async fn session() -> Result<()> {
     versions(&cluster, &endpoint).await?;
     members(&cluster, &endpoint).await?;
     hello_world(&cluster, &endpoint).await?;
+    document_v2::session(&cluster, &endpoint).await?;
     the_leaders_pod_is_deleted(&cluster).await?;
     for pod in PODS {
         let claim = cluster.claim(&format!("data-{pod}"));
@@ -182,6 +185,7 @@ async fn the_leaders_pod_is_deleted(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .await?;
+    document_v2::one_is_missing(cluster, &leader, other).await?;
     let next = cluster.leader().await?;
     assert_ne!(next, leader);
     let got = exec(cluster, other, &["etcdctl", "get", "message"]).await?;
@@ -198,6 +202,7 @@ async fn the_leaders_pod_is_deleted(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .await?;
+    document_v2::all_are_back(cluster, other).await?;
     everywhere(cluster).await
 }
 

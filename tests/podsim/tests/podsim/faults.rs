@@ -7,6 +7,7 @@ use kvd_podsim::cluster::{CONVERGENCE, Cluster};
 use kvd_podsim::dns::Mood;
 use kvd_podsim::host;
 use kvd_podsim::node::Options;
+use kvd_tests::wait;
 
 use crate::checked::Checked;
 
@@ -49,6 +50,14 @@ async fn deleted() -> Result<()> {
     let mut checked = Checked::start(&cluster, 1)?;
     checked.converged(&cluster).await?;
 
+    println!("a follower and the leader are cut off, one after the other");
+    let leader = cluster.leader().await?;
+    let follower = cluster.pods().into_iter().find(|pod| *pod != leader);
+    for pod in [follower.context("three pods")?, leader] {
+        cut_off(&cluster, &pod).await?;
+        checked.converged(&cluster).await?;
+    }
+
     println!("the leader's pod");
     let leader = cluster.leader().await?;
     let before = cluster.ip(&leader)?;
@@ -84,6 +93,43 @@ async fn deleted() -> Result<()> {
     Ok(())
 }
 
+/// A member that nobody reaches says so to whoever asks it: it lives, and it is not ready.
+async fn cut_off(cluster: &Cluster, pod: &str) -> Result<()> {
+    cluster.connect(pod, false)?;
+    wait::until("no health", CONVERGENCE, || async {
+        let health = page(cluster, pod, "/health").await?;
+        ensure!(health.starts_with("503 {\"health\":\"false\""), "{health}");
+        let ready = page(cluster, pod, "/readyz").await?;
+        ensure!(ready.starts_with("503 "), "{ready}");
+        ensure!(ready.contains("[-]linearizable_read failed"), "{ready}");
+        Ok(())
+    })
+    .await?;
+    let alive = page(cluster, pod, "/livez").await?;
+    ensure!(alive == "200 ok\n", "{alive}");
+    let own = page(cluster, pod, "/health?serializable=true").await?;
+    ensure!(own.starts_with("200 "), "{own}");
+    cluster.connect(pod, true)?;
+    wait::until("health", CONVERGENCE, || async {
+        let health = page(cluster, pod, "/health").await?;
+        ensure!(health.starts_with("200 "), "{health}");
+        Ok(())
+    })
+    .await
+}
+
+/// Status and body of a page for monitoring, asked for in the pod itself.
+async fn page(cluster: &Cluster, pod: &str, path: &str) -> Result<String> {
+    let url = format!("http://127.0.0.1:2381{path}");
+    let output = cluster
+        .exec(pod, &["curl", "-s", "-S", "-w", "%{http_code}", &url])
+        .await?;
+    ensure!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout)?;
+    let (body, status) = text.split_at(text.len().saturating_sub(3));
+    Ok(format!("{status} {body}"))
+}
+
 fn addresses(cluster: &Cluster) -> Result<Vec<(String, std::net::Ipv4Addr)>> {
     let pods = cluster.pods().into_iter();
     pods.map(|pod| Ok((pod.clone(), cluster.ip(&pod)?)))
@@ -92,7 +138,7 @@ fn addresses(cluster: &Cluster) -> Result<Vec<(String, std::net::Ipv4Addr)>> {
 
 /// Waits until a pod with another address has taken a pod's place.
 async fn gone(cluster: &Cluster, pod: &str, before: std::net::Ipv4Addr) -> Result<()> {
-    kvd_tests::wait::until("another pod", CONVERGENCE, || async {
+    wait::until("another pod", CONVERGENCE, || async {
         ensure!(cluster.ip(pod)? != before, "{pod} is still the old one");
         Ok(())
     })
@@ -152,8 +198,8 @@ async fn updated() -> Result<()> {
     Ok(())
 }
 
-/// How long names cannot be resolved: `KVD_PODSIM_DNS_SECONDS`, 10 otherwise.
+/// How long names cannot be resolved: `KVD_PODSIM_DNS_SECONDS`, 30 otherwise.
 fn dns_outage() -> Duration {
     let set = std::env::var("KVD_PODSIM_DNS_SECONDS").ok();
-    Duration::from_secs(set.and_then(|seconds| seconds.parse().ok()).unwrap_or(10))
+    Duration::from_secs(set.and_then(|seconds| seconds.parse().ok()).unwrap_or(30))
 }

@@ -8,7 +8,10 @@
 mod backup;
 mod checked;
 mod document;
+mod document_v2;
 mod faults;
+mod front;
 mod members;
 mod moves;
 mod random;
+mod stack;

@@ -15,30 +15,47 @@ use crate::checked::Checked;
 
 /// Steps when `KVD_PODSIM_STEPS` says nothing.
 const STEPS: u64 = 20;
+/// Sets of pods that make them side by side: most of a step is spent waiting.
+const SETS: u64 = 2;
+/// Time between probes of a pod that is not ready yet.
+const PROBING: Duration = Duration::from_millis(200);
 /// Steps between checks of the history.
 const PIECE: u64 = 4;
 
 #[test]
 fn random_steps_lose_nothing() -> Result<()> {
-    host::isolated("random::random_steps_lose_nothing", random_steps())
+    let name = "random::random_steps_lose_nothing";
+    let seed = number("KVD_SEED").unwrap_or_else(|| rand::rng().random());
+    let variables = [("KVD_SEED", seed.to_string())];
+    host::side_by_side(name, usize::try_from(SETS)?, &variables, |set| {
+        random_steps(set as u64, seed)
+    })
 }
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-async fn random_steps() -> Result<()> {
-    let steps = number("KVD_PODSIM_STEPS").unwrap_or(STEPS);
-    let seed = number("KVD_SEED").unwrap_or_else(|| rand::rng().random());
-    println!("seed {seed}: replay with make podsim STEPS={steps} SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut cluster = Cluster::new(Options::default()).await?;
+/// The steps of one of the sets, whose pods and clients are its own.
+async fn random_steps(set: u64, seed: u64) -> Result<()> {
+    let all = number("KVD_PODSIM_STEPS").unwrap_or(STEPS);
+    println!("set {set}, seed {seed}: replay with make podsim STEPS={all} SEED={seed}");
+    let own = seed.wrapping_add(set);
+    let steps = all / SETS + u64::from(set < all % SETS);
+    let mut random = StdRng::seed_from_u64(own);
+    // Most of a step would be spent between two probes of a pod that has been ready for long.
+    let options = Options {
+        probing: Some(PROBING),
+        ..Options::default()
+    };
+    let mut cluster = Cluster::new(options).await?;
     cluster.apply(&host::render("base")?).await?;
     cluster.wait_ready(CONVERGENCE).await?;
-    let mut checked = Checked::start(&cluster, seed)?;
+    let mut checked = Checked::start(&cluster, own)?;
     checked.converged(&cluster).await?;
     let mut slowest = Duration::ZERO;
     for step in 1..=steps {
+        let started = Instant::now();
         let what = one(&mut cluster, &mut random, step)
             .await
             .context("a step")?;
@@ -46,19 +63,23 @@ async fn random_steps() -> Result<()> {
         checked
             .converged(&cluster)
             .await
-            .with_context(|| format!("step {step}: {what}; seed {seed}"))?;
-        slowest = slowest.max(begun.elapsed());
-        println!(
-            "step {step}: {what}: well after {:.1} s",
-            begun.elapsed().as_secs_f64()
-        );
+            .with_context(|| format!("set {set}, step {step}: {what}; seed {seed}"))?;
+        let took = begun.elapsed();
+        slowest = slowest.max(took);
         if step % PIECE == 0 {
             let checking = checked.check().await;
-            checking.with_context(|| format!("after step {step}; seed {seed}"))?;
+            checking.with_context(|| format!("set {set}, after step {step}; seed {seed}"))?;
         }
+        println!(
+            "set {set}, step {step}: {what}: well after {:.1} s of {:.1} s",
+            took.as_secs_f64(),
+            started.elapsed().as_secs_f64()
+        );
     }
     let acknowledged = checked.finish().await?;
-    println!("{steps} steps, {acknowledged} acknowledged operations, slowest {slowest:?}");
+    println!(
+        "set {set}: {steps} steps, {acknowledged} acknowledged operations, slowest {slowest:?}"
+    );
     Ok(())
 }
 
