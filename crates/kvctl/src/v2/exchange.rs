@@ -130,7 +130,13 @@ async fn exchange(
     let address = format!("{}:{port}", uri.host().unwrap_or_default());
     let place = Endpoint::parse(endpoint).map_err(|error| NoAnswer::other(error.to_string()))?;
     let stream = connect_http1(&place, &access.tls).await.map_err(|error| {
-        NoAnswer::connection(format!("dial tcp {address}: connect: {}", go_words(&error)))
+        NoAnswer::connection(match is_unknown_name(&error) {
+            true => format!(
+                "dial tcp: lookup {}: no such host",
+                uri.host().unwrap_or_default()
+            ),
+            false => format!("dial tcp {address}: connect: {}", go_words(&error)),
+        })
     })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -165,6 +171,13 @@ fn whole(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// Whether the host's name is not known: the system's resolver says so in words alone.
+fn is_unknown_name(error: &std::io::Error) -> bool {
+    error
+        .to_string()
+        .starts_with("failed to lookup address information")
 }
 
 /// What Go calls the system's errors.
