@@ -11,6 +11,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use kvd_api::pb::etcdserverpb::auth_client::AuthClient;
+use kvd_api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
+use kvd_api::pb::etcdserverpb::{AuthenticateRequest, HashKvRequest};
 use kvd_client::{Client, DeleteOptions, GetOptions, KeyValue, PermissionType, PutOptions, Span};
 use kvd_tests::http;
 use kvd_tests::member::binary;
@@ -19,6 +22,9 @@ use kvd_tests::process::{Process, kvd};
 use kvd_tests::wait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tonic::Request;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Endpoint;
 
 const SOON: Duration = Duration::from_secs(60);
 const OPERATIONS: u64 = 250;
@@ -154,20 +160,43 @@ async fn fill(server: &Server, seed: u64) -> Result<()> {
     Ok(())
 }
 
+/// The hash at each revision after the compacted one, up to `revision`.
+async fn hashes(server: &Server, revision: i64) -> Result<Vec<(i64, u32)>> {
+    let channel = Endpoint::from_shared(server.url())?.connect().await?;
+    // One login for all of them: passwords are slow to check, and must be.
+    let login = AuthenticateRequest {
+        name: "root".to_owned(),
+        password: "secret".to_owned(),
+    };
+    let login = AuthClient::new(channel.clone()).authenticate(login).await?;
+    let token: MetadataValue<_> = login.into_inner().token.parse()?;
+    let mut maintenance =
+        MaintenanceClient::with_interceptor(channel, move |mut request: Request<()>| {
+            request.metadata_mut().insert("token", token.clone());
+            Ok(request)
+        });
+    let newest = maintenance
+        .hash_kv(HashKvRequest { revision: 0 })
+        .await?
+        .into_inner();
+    let mut hashes = Vec::new();
+    // At the compacted revision itself etcd may not answer.
+    for at in newest.compact_revision.max(0) + 1..=revision {
+        let hash = maintenance
+            .hash_kv(HashKvRequest { revision: at })
+            .await?
+            .into_inner();
+        ensure!(hash.compact_revision == newest.compact_revision, "{hash:?}");
+        hashes.push((at, hash.hash));
+    }
+    Ok(hashes)
+}
+
 async fn content(server: &Server) -> Result<Content> {
     let client = server.root()?;
     let all = client.get("\0", GetOptions::new().from_key()).await?;
     let revision = all.header.unwrap_or_default().revision;
-    let newest = client.hash_kv(&server.url(), 0).await?;
-    let mut hashes = Vec::new();
-    for at in newest.compact_revision.max(1)..=revision {
-        // At the compacted revision itself etcd may not answer.
-        if at > newest.compact_revision {
-            let hash = client.hash_kv(&server.url(), at).await?;
-            ensure!(hash.compact_revision == newest.compact_revision, "{hash:?}");
-            hashes.push((at, hash.hash));
-        }
-    }
+    let hashes = hashes(server, revision).await?;
     let mut leases = Vec::new();
     for lease in client.leases().await?.leases {
         let found = client.lease_time_to_live(lease.id, true).await?;
