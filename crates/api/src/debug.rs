@@ -23,7 +23,7 @@ macro_rules! hide {
     ($($message:ty { $($shown:ident),*; $($hidden:ident),+ })*) => {$(
         impl fmt::Debug for $message {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($message).rsplit(' ').next().unwrap_or_default())
+                f.debug_struct(stringify!($message).rsplit(':').next().unwrap_or_default())
                     $(.field(stringify!($shown), &self.$shown))*
                     $(.field(stringify!($hidden), &Hidden(self.$hidden.len())))+
                     .finish()

@@ -4,8 +4,11 @@
 //! written by hand because their stored encoding is sent as it is; [`error`] one row for every
 //! error that etcd's clients recognise by its text.
 //!
+//! `Debug` of messages shows no values, passwords and tokens, but how long they are.
+//!
 //! There is no logic here: every other crate of the workspace may depend on this one.
 
+mod debug;
 pub mod error;
 pub mod pb;
 pub mod wire;

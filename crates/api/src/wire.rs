@@ -11,6 +11,7 @@ use crate::pb::mvccpb::{Event, KeyValue};
 /// On the wire a repeated message and a repeated `bytes` field are the same, so the server answers
 /// with the bytes that the store holds: no pair is decoded and encoded again.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub struct RangeResponse {
     /// Who answered, and the store's current revision.
     #[prost(message, optional, tag = "1")]
@@ -45,6 +46,7 @@ impl prost::Name for RangeResponse {
 
 /// etcd's `WatchResponse` with every event left in its encoding, which all watchers share.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub struct WatchResponse {
     /// Who answered, and the store's revision.
     #[prost(message, optional, tag = "1")]

@@ -72,7 +72,7 @@ fn show(file: &str, at: u64, record: &Record, out: &mut dyn Write) -> Outcome {
                 Payload::Commands(commands) => {
                     for (request_id, command) in &commands {
                         match Command::decode(command) {
-                            // Passwords are in no log: the hash of one is.
+                            // Values and the hashes of passwords are shown as their lengths.
                             Ok(command) => {
                                 writeln!(out, "    request {request_id:x}: {:?}", command.request)?
                             }
