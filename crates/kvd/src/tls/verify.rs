@@ -15,19 +15,19 @@ use std::time::SystemTime;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
 };
 
 use super::certificate::Certificate;
+use super::names;
 
 /// What must hold beside the chain.
 #[derive(Debug, Default)]
@@ -97,10 +97,9 @@ impl Rules {
             return Err(refuse(Refusal::Names));
         }
         if !self.allowed_hostnames.is_empty() {
-            let parsed = ParsedCertificate::try_from(leaf)?;
             let has = |name: &String| {
                 ServerName::try_from(name.as_str())
-                    .is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
+                    .is_ok_and(|name| names::verify(leaf, &name).is_ok())
             };
             if !self.allowed_hostnames.iter().any(has) {
                 return Err(refuse(Refusal::Names));
@@ -314,14 +313,15 @@ impl ServerCertVerifier for ServerVerifier {
         let Some(trust) = &self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
-        if let Err(error) = trust
+        match trust
             .chain
             .verify_server_cert(leaf, others, name, ocsp, now)
         {
-            if !trust.roots.has(leaf, now, false) {
-                return Err(error);
-            }
-            verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
+            Ok(_) => {}
+            // The name is looked at last: all else is good.
+            Err(error) if names::is_about_names(&error) && names::has_wildcard(leaf, name) => {}
+            Err(_) if trust.roots.has(leaf, now, false) => names::verify(leaf, name)?,
+            Err(error) => return Err(error),
         }
         self.rules.check(leaf, others)?;
         Ok(ServerCertVerified::assertion())
