@@ -15,6 +15,8 @@
 
 mod error;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod json;
 mod keys;
