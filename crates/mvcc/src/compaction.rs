@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::backend::schema::Table;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
+use crate::options::CompactionStep;
 use crate::records::{Aside, TableChange};
 use crate::revision::{RevKey, Revision};
 use crate::store::Core;
@@ -199,6 +200,12 @@ fn run(core: &Core, job: Job) -> Result<bool> {
             .compact(job.revision, || core.queue.is_interrupted())
     };
     let Some(kept) = kept else { return Ok(false) };
+    let tell = |step| {
+        if let Some(on_compaction) = &core.options.on_compaction {
+            on_compaction(step);
+        }
+    };
+    tell(CompactionStep::Index(started.elapsed()));
     let mut hasher = Hasher::new(job.previous, job.revision, &kept);
     let mut from = Revision::default();
     let mut removed = 0;
@@ -208,6 +215,7 @@ fn run(core: &Core, job: Job) -> Result<bool> {
                 return Ok(false);
             }
         }
+        let batch = Instant::now();
         let limit = core.options.compaction_batch_limit.max(1);
         let page = core
             .records
@@ -227,6 +235,7 @@ fn run(core: &Core, job: Job) -> Result<bool> {
             None => vec![finish(core, job.revision)],
         };
         core.records.append(Aside { deletes, tables });
+        tell(CompactionStep::Batch(batch.elapsed()));
         let Some(next) = next else { break };
         from = next;
         if core.queue.pause(core.options.compaction_sleep) {
@@ -237,12 +246,14 @@ fn run(core: &Core, job: Job) -> Result<bool> {
     if job.previous_finished {
         core.hashes.store(hash);
     }
+    let took = started.elapsed();
+    tell(CompactionStep::Finished { took, removed });
     tracing::info!(
         revision = job.revision,
         removed,
         kept = kept.len(),
         hash = hash.hash,
-        took = ?started.elapsed(),
+        ?took,
         "finished compaction"
     );
     Ok(true)

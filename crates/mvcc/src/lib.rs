@@ -72,7 +72,7 @@ pub use error::{Error, Result};
 pub use hash::HashKv;
 pub use inspect::{Inspection, inspect};
 pub use lease::{Expiry, Lease, LeaseChange, Lessor};
-pub use options::{EngineKind, OnFault, OnFlush, Options, Position};
+pub use options::{CompactionStep, EngineKind, OnCompaction, OnFault, OnFlush, Options, Position};
 pub use read::{RangeOptions, RangeResult};
 pub use revision::{RevKey, Revision};
 pub use snapshot::SnapshotReader;

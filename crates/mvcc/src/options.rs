@@ -50,6 +50,25 @@ pub type OnFlush = Arc<dyn Fn(u64, Duration) + Send + Sync>;
 /// Called once, from the thread that met it, with the fault after which nothing more is written.
 pub type OnFault = Arc<dyn Fn(&Error) + Send + Sync>;
 
+/// What a compaction has just done, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompactionStep {
+    /// The index forgot what it had to; it took so long.
+    Index(Duration),
+    /// A batch of records was looked through; it took so long.
+    Batch(Duration),
+    /// The compaction has ended.
+    Finished {
+        /// How long it took, pauses among it.
+        took: Duration,
+        /// How many records it removed.
+        removed: usize,
+    },
+}
+
+/// Called from the compaction thread.
+pub type OnCompaction = Arc<dyn Fn(CompactionStep) + Send + Sync>;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -71,6 +90,8 @@ pub struct Options {
     pub compaction_sleep: Duration,
     /// Told after each flush how far the log may be purged.
     pub on_flush: Option<OnFlush>,
+    /// Told of the steps of compactions.
+    pub on_compaction: Option<OnCompaction>,
     /// Told of the first fault of a background thread.
     pub on_fault: Option<OnFault>,
 }
@@ -87,6 +108,7 @@ impl Default for Options {
             compaction_batch_limit: 1000,
             compaction_sleep: Duration::from_millis(10),
             on_flush: None,
+            on_compaction: None,
             on_fault: None,
         }
     }

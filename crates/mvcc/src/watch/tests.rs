@@ -16,14 +16,18 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 fn store() -> (tempfile::TempDir, Store, Writer) {
     let dir = tempfile::tempdir().expect("a directory");
+    let (store, writer) = open(&dir, EngineKind::Memory);
+    (dir, store, writer)
+}
+
+fn open(dir: &tempfile::TempDir, engine: EngineKind) -> (Store, Writer) {
     let options = Options {
-        engine: EngineKind::Memory,
+        engine,
         flush_interval: Duration::from_millis(1),
         compaction_sleep: Duration::ZERO,
         ..Options::default()
     };
-    let (store, writer) = crate::open(&dir.path().join("store"), options).expect("opens");
-    (dir, store, writer)
+    crate::open(&dir.path().join("store"), options).expect("opens")
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -413,8 +417,12 @@ struct Follower {
     options: WatchOptions,
     first: i64,
     got: Vec<Change>,
+    /// It has got what it will get: it was cancelled, or told that history is gone.
     over: bool,
 }
+
+/// A stream and its watchers.
+type Client = (WatchStream, BTreeMap<i64, Follower>);
 
 impl Follower {
     fn wants(&self, change: &Change) -> bool {
@@ -539,48 +547,99 @@ fn take(
     true
 }
 
-/// Whatever was put, deleted and compacted, and wherever watchers start, each gets exactly what
-/// the model says; who loses history to a compaction has got a prefix of it and is told.
+/// Makes a watcher; what the client has is known from then on.
+fn begin(rng: &mut StdRng, store: &Store, (stream, followers): &mut Client) {
+    let options = random_watch(rng, store.current_revision());
+    let Ok(made) = stream.watch(options.clone()) else {
+        return;
+    };
+    let first = match options.start_revision {
+        0 => made.revision + 1,
+        start => start,
+    };
+    let follower = Follower {
+        options,
+        first,
+        got: Vec::new(),
+        over: false,
+    };
+    followers.insert(made.id, follower);
+}
+
+/// One watcher is not wanted any more. What comes of it later would be one too many.
+fn cancel(rng: &mut StdRng, (stream, followers): &mut Client) {
+    let count = followers.len().max(1);
+    if let Some((id, follower)) = followers.iter_mut().nth(rng.random_range(0..count))
+        && !follower.over
+    {
+        assert!(stream.cancel(*id));
+        follower.over = true;
+    }
+}
+
+/// The connection breaks, or the member has been down: the client opens another stream, and each
+/// watcher goes on behind the last revision that it has got.
+fn reconnect(store: &Store, (stream, followers): &mut Client) {
+    *stream = store.watch_stream();
+    for (_, mut follower) in std::mem::take(followers) {
+        let next = follower.got.last().map_or(0, |change| change.revision + 1);
+        let options = WatchOptions {
+            start_revision: next.max(follower.first),
+            id: 0,
+            ..follower.options.clone()
+        };
+        if follower.over {
+            // Nothing comes any more; it is only compared at the end.
+            let id = -1 - i64::try_from(followers.len()).expect("few");
+            followers.insert(id, follower);
+            continue;
+        }
+        let made = stream.watch(options.clone()).expect("watches again");
+        follower.options = options;
+        followers.insert(made.id, follower);
+    }
+}
+
+/// Whatever was put, deleted and compacted, wherever watchers start, whoever cancels, and however
+/// often clients come back, each gets exactly what the model says; who loses history to a
+/// compaction, or is cancelled, has got a prefix of it.
 #[test]
 fn any_history_gives_each_watcher_the_models_events() {
     for _ in 0..20 {
         let seed = rand::random();
         println!("seed {seed}");
-        one_history(seed);
+        one_history(seed, EngineKind::Memory);
     }
 }
 
-fn one_history(seed: u64) {
+/// The same with members that restart.
+#[test]
+fn any_history_with_restarts_gives_each_watcher_the_models_events() {
+    for _ in 0..4 {
+        let seed = rand::random();
+        println!("seed {seed}");
+        one_history(seed, EngineKind::Redb);
+    }
+}
+
+fn one_history(seed: u64, engine: EngineKind) {
     let rng = &mut StdRng::seed_from_u64(seed);
-    let (_dir, store, mut writer) = store();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut store, mut writer) = open(&dir, engine);
     let mut model = Model {
         live: BTreeMap::new(),
         history: Vec::new(),
     };
-    let mut streams: Vec<_> = (0..3)
-        .map(|_| (store.watch_stream(), BTreeMap::<i64, Follower>::new()))
+    let mut streams: Vec<Client> = (0..3)
+        .map(|_| (store.watch_stream(), BTreeMap::new()))
         .collect();
     let mut compacted = 0;
     for step in 1..1500 {
         match rng.random_range(0..100) {
             0..70 => random_txn(rng, &mut writer, &mut model),
             70..73 => {
-                let (stream, followers) = &mut streams[rng.random_range(0..3)];
-                let options = random_watch(rng, store.current_revision());
-                let Ok(made) = stream.watch(options.clone()) else {
-                    continue;
-                };
-                let first = match options.start_revision {
-                    0 => made.revision + 1,
-                    start => start,
-                };
-                let follower = Follower {
-                    options,
-                    first,
-                    got: Vec::new(),
-                    over: false,
-                };
-                followers.insert(made.id, follower);
+                let client = rng.random_range(0..3);
+                begin(rng, &store, &mut streams[client]);
             }
             73 => {
                 let at = rng.random_range(compacted..=store.current_revision());
@@ -593,10 +652,32 @@ fn one_history(seed: u64) {
                 index: step,
                 bytes: Bytes::new(),
             }),
+            80 => {
+                let client = rng.random_range(0..3);
+                cancel(rng, &mut streams[client]);
+            }
+            81 if rng.random_bool(0.3) => {
+                reconnect(&store, &mut streams[rng.random_range(0..3)]);
+            }
             _ => {
                 let (stream, followers) = &mut streams[rng.random_range(0..2)];
                 take(&store, stream, followers, &model, compacted);
             }
+        }
+        if engine != EngineKind::Memory && step % 400 == 0 {
+            let bytes = Bytes::new();
+            writer.commit(Position { index: step, bytes });
+            store.flush().expect("flushes");
+            // The streams go first: with the last handle of the store its files are closed.
+            let clients = std::mem::take(&mut streams);
+            let followers: Vec<_> = clients.into_iter().map(|(_, known)| known).collect();
+            drop((store, writer));
+            (store, writer) = open(&dir, engine);
+            streams.extend(followers.into_iter().map(|followers| {
+                let mut client = (store.watch_stream(), followers);
+                reconnect(&store, &mut client);
+                client
+            }));
         }
     }
     writer.commit(Position {
