@@ -77,6 +77,17 @@ impl FeatureGates {
         }
     }
 
+    /// Every gate with its stage and whether it is on, for the metrics.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> + '_ {
+        let stages = [("AllAlpha", "ALPHA"), ("AllBeta", "BETA")];
+        // Those that stand for a stage are off unless they were set, which shows in the others.
+        let stages = stages.map(|(name, stage)| (name, stage, false));
+        let gates = KNOWN.iter();
+        stages
+            .into_iter()
+            .chain(gates.map(|gate| (gate.0, gate.2, self.is_enabled(gate.0))))
+    }
+
     /// The gates without an effect that differ from their default.
     pub fn changed(&self) -> Vec<&'static str> {
         let changed = KNOWN

@@ -64,6 +64,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(level, kvd_api::ETCD_VERSION));
     metrics.slow_request.set_limit(monitoring.slow_request);
     metrics.slow_apply.set_limit(monitoring.slow_apply);
+    for (name, stage, on) in settings.feature_gates.all() {
+        let gate = metrics.feature_enabled.with_label_values(&[name, stage]);
+        gate.set(i64::from(on));
+    }
     let security = Security::open(settings, &metrics)?;
     let cores = Arc::new(Cores::start(settings.worker_threads).context("starting threads")?);
     let peer_cores = Arc::new(Cores::start(Some(PEER_THREADS)).context("starting threads")?);
@@ -494,6 +498,7 @@ fn config(settings: &Settings, security: &Security) -> Config {
         wal_stall_switch: std::env::var_os(WAL_STALL_VARIABLE).map(Into::into),
         v2_keys_visible: settings.v2_keys_visible,
         watch_progress_interval: settings.watch_progress_notify_interval,
+        watchers_per_stream_max: settings.watches_per_stream_max,
         initial_corrupt_check: settings.feature_gates.is_enabled("InitialCorruptCheck"),
         corrupt_check_interval: settings.corrupt_check_time,
         compact_hash_check_interval: settings

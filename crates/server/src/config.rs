@@ -77,6 +77,8 @@ pub struct Config {
     pub auto_compaction: AutoCompaction,
     /// Time between the progress notifications of a watcher.
     pub watch_progress_interval: Duration,
+    /// Most watchers of one stream.
+    pub watchers_per_stream_max: usize,
     /// Whether to compare this member's data with its peers' before serving.
     pub initial_corrupt_check: bool,
     /// Time between two comparisons of all members' data by the leader, if there are any.

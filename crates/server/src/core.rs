@@ -333,10 +333,16 @@ impl Core {
             };
             self.wait_applied(index).await
         };
-        match tokio::time::timeout(self.request_timeout(), barrier).await {
+        let result = match tokio::time::timeout(self.request_timeout(), barrier).await {
             Ok(result) => result,
             Err(_) => Err(WireError::Timeout.into()),
+        };
+        match &result {
+            Ok(()) | Err(Error::Wire(WireError::ServerStopped)) => {}
+            Err(Error::Wire(WireError::Timeout)) => self.metrics.slow_read_indexes.inc(),
+            Err(_) => self.metrics.read_indexes_failed.inc(),
         }
+        result
     }
 
     /// Waits until the log index `index` is applied here.
@@ -441,6 +447,7 @@ impl Core {
                 .set(watchers);
         }
         metrics.leases.set(gauge(self.leases.len() as u64));
+        metrics.set_alarms(&self.active_alarms());
         if let Some(version) = crate::apply::cluster_version(&self.store) {
             metrics.set_cluster_version(&version);
         }

@@ -383,6 +383,7 @@ mod tests {
             audit: crate::audit::Settings::Off,
             v2_keys_visible: false,
             watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
+            watchers_per_stream_max: limits::WATCHERS_PER_STREAM_MAX,
             initial_corrupt_check: false,
             corrupt_check_interval: None,
             compact_hash_check_interval: None,

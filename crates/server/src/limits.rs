@@ -77,8 +77,8 @@ pub const SLOW_REQUEST: Duration = Duration::from_millis(300);
 /// From when on a command is applied slowly. Source: etcd `embed/config.go`,
 /// `DefaultWarningApplyDuration`.
 pub const SLOW_APPLY: Duration = Duration::from_millis(100);
-/// Most watchers of one stream. etcd has no bound.
-pub const WATCHERS_PER_STREAM_MAX: usize = 1_000_000;
+/// Most watchers of one stream (`--max-watches-per-stream`). etcd has no bound.
+pub const WATCHERS_PER_STREAM_MAX: usize = 250_000;
 /// Time between the progress notifications of a watcher. etcd:
 /// `--watch-progress-notify-interval`.
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);

@@ -20,8 +20,10 @@ mod table;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use kvd_api::pb::etcdserverpb::{AlarmMember, AlarmType};
+use kvd_mvcc::CompactionStep;
 use parking_lot::RwLock;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntGaugeVec, Registry, TextEncoder};
 
@@ -266,6 +268,42 @@ impl Metrics {
             .healthchecks
             .with_label_values(&[probe, check, status])
             .inc();
+    }
+
+    /// Counts a step of a compaction.
+    pub fn compacted(&self, step: CompactionStep) {
+        let millis = |took: Duration| took.as_secs_f64() * 1000.0;
+        let table = &self.table;
+        match step {
+            CompactionStep::Index(took) => table
+                .debugging_mvcc_index_compaction_pause
+                .observe(millis(took)),
+            CompactionStep::Batch(took) => {
+                table.debugging_mvcc_compaction_pause.observe(millis(took));
+            }
+            CompactionStep::Finished { took, removed } => {
+                table.debugging_mvcc_compaction_total.observe(millis(took));
+                table.debugging_mvcc_compaction_keys.inc_by(removed as u64);
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let now = now.unwrap_or_default().as_secs();
+                table.debugging_mvcc_compaction_last.set(clamped(now));
+            }
+        }
+    }
+
+    /// Sets the alarms that are active, by member and kind.
+    pub fn set_alarms(&self, active: &[AlarmMember]) {
+        let alarms = &self.table.debugging_server_alarms;
+        alarms.reset();
+        for alarm in active {
+            let kind = match AlarmType::try_from(alarm.alarm) {
+                Ok(kind) => kind.as_str_name().to_owned(),
+                Err(_) => alarm.alarm.to_string(),
+            };
+            alarms
+                .with_label_values(&[&format!("{:x}", alarm.member_id), &kind])
+                .set(1);
+        }
     }
 
     /// Counts one answer of `/health`.

@@ -377,6 +377,8 @@ async fn open_store(
     options.on_flush = Some(Arc::new(move |_, took| {
         flushes.backend_commit.observe(took.as_secs_f64());
     }));
+    let compactions = Arc::clone(metrics);
+    options.on_compaction = Some(Arc::new(move |step| compactions.compacted(step)));
     let dir = config.member_dir().join("store");
     let opened = tokio::task::spawn_blocking(move || kvd_mvcc::open(&dir, options)).await;
     Ok(opened.map_err(|error| Error::Internal(format!("opening the store failed: {error}")))??)

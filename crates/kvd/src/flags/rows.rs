@@ -289,6 +289,9 @@ pub(super) const FLAGS: &[Flag] = &[
         NotYet("writing without fsync is not built yet; put the data directory on a tmpfs \
          where data may be lost."),
         "Do not wait for the disk."),
+    row(Own, "max-watches-per-stream", Uint, "250000", Works,
+        "Most watchers of one client stream; a further one is answered as cancelled, with the \
+         reason."),
     row(Own, "v2-keys-visible-in-v3", Bool, "false", Works,
         "Show the keys of the v2 API, in kvd's own encoding, to ranges and watches of the v3 \
          API."),

@@ -65,6 +65,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         max_txn_ops: read.size("max-txn-ops"),
         max_request_bytes: request_bytes(read.uint("max-request-bytes"))?,
         watch_progress_notify_interval: watch_progress(&read)?,
+        watches_per_stream_max: read.size("max-watches-per-stream").max(1),
         max_concurrent_streams: streams(read.uint("max-concurrent-streams")),
         keepalive_interval: positive(read.duration("grpc-keepalive-interval")?)
             .filter(|_| read.int_duration("grpc-keepalive-timeout") > 0),

@@ -63,6 +63,8 @@ pub struct Settings {
     pub max_request_bytes: usize,
     /// `--watch-progress-notify-interval`, with its default and minimum.
     pub watch_progress_notify_interval: Duration,
+    /// `--max-watches-per-stream`, at least 1.
+    pub watches_per_stream_max: usize,
     /// `--max-concurrent-streams`, at least 1.
     pub max_concurrent_streams: u32,
     /// `--grpc-keepalive-interval`; `None` means no pings.

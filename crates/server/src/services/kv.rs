@@ -96,6 +96,7 @@ impl KvService {
 
     async fn local_range(&self, mut request: RangeRequest) -> Result<RangeResponse> {
         self.hide_v2(&mut request);
+        self.core.metrics().mvcc_range.inc();
         let store = self.core.store();
         let mut response = if is_small(store, &request) {
             apply::range(store, &request)?
@@ -218,6 +219,8 @@ impl KvService {
             })
             .await?
         };
+        let ranges = &self.core.metrics().mvcc_range;
+        ranges.inc_by(response.responses.len() as u64);
         reading.finish(self.core.auth())?;
         Ok(response)
     }

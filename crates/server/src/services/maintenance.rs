@@ -179,7 +179,10 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let started = Instant::now();
         let hash = off_thread(self.core.store(), |store| Ok(store.hash()?)).await?;
+        let metric = &self.core.metrics().mvcc_hash;
+        metric.observe(started.elapsed().as_secs_f64());
         let header = self.core.header(self.core.store().current_revision());
         Ok(Response::new(HashResponse {
             header: Some(header),
@@ -192,8 +195,11 @@ impl Maintenance for MaintenanceService {
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
         let revision = request.into_inner().revision;
+        let started = Instant::now();
         let hashed =
             off_thread(self.core.store(), move |store| Ok(store.hash_kv(revision)?)).await?;
+        let metric = &self.core.metrics().mvcc_hash_rev;
+        metric.observe(started.elapsed().as_secs_f64());
         Ok(Response::new(HashKvResponse {
             header: Some(self.core.header(hashed.current_revision)),
             hash: hashed.hash,

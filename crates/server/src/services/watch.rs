@@ -231,8 +231,8 @@ impl Session {
             Ok(held) => held,
             Err(refusal) => return self.refuse(auth_refusal(&refusal)),
         };
-        if self.watches.len() >= limits::WATCHERS_PER_STREAM_MAX {
-            let most = limits::WATCHERS_PER_STREAM_MAX;
+        let most = self.core.config().watchers_per_stream_max;
+        if self.watches.len() >= most {
             return self.refuse(format!("kvd: a stream may have {most} watchers at most"));
         }
         let filters = |filter| request.filters.contains(&(filter as i32));
