@@ -15,11 +15,16 @@ use kvd_tests::secure::Identity;
 use kvd_tests::wait;
 use prost::Message;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 const CHANGED: &str = "the TLS files have changed; new connections use them";
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause between the requests of one client: the machine may be small.
-const PACE: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Clients of each member, each with a connection of its own.
+const CLIENTS: u32 = 12;
+/// How many requests all clients together make in a second, where the machine can.
+const RATE: u32 = 1_000;
+/// Requests that are waited for after each change: a second of the load.
+const ENOUGH: u64 = 1_000;
 
 /// The files of every member: one folder, as one secret would be mounted everywhere.
 struct Files {
@@ -61,7 +66,7 @@ fn arguments(secret: &Secret) -> Vec<String> {
 
 /// Puts and gets at one member until it is told to stop, with whatever identity is current.
 async fn load(
-    address: String,
+    (address, client_number): (String, u32),
     mut identity: watch::Receiver<Identity>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
@@ -69,12 +74,16 @@ async fn load(
     let mut turn = 0_u64;
     let first = identity.borrow_and_update().clone();
     let mut client = KvClient::new(first.channel(&address).await?);
+    // Each turn makes two requests; a machine that is too slow just makes fewer turns.
+    let mut turns = tokio::time::interval(Duration::from_secs(1) * (2 * 3 * CLIENTS) / RATE);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.load(Ordering::Relaxed) {
         if identity.has_changed()? {
             let fresh = identity.borrow_and_update().clone();
             client = KvClient::new(fresh.channel(&address).await?);
         }
-        let key = format!("{address}/{}", turn % 100).into_bytes();
+        turns.tick().await;
+        let key = format!("{address}/{client_number}/{}", turn % 100).into_bytes();
         let value = turn.to_string().into_bytes();
         let put = PutRequest {
             key: key.clone().into(),
@@ -105,7 +114,6 @@ async fn load(
         );
         turn += 1;
         done.fetch_add(2, Ordering::Relaxed);
-        tokio::time::sleep(PACE).await;
     }
     Ok(())
 }
@@ -165,20 +173,20 @@ async fn an_authority_is_exchanged_under_load_without_a_failed_request() -> Resu
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU64::new(0)),
     );
-    let clients: Vec<_> = cluster
-        .members
-        .iter()
-        .map(|member| {
+    let mut clients = Vec::new();
+    for member in &cluster.members {
+        for number in 0..CLIENTS {
             let load = load(
-                member.client_address(),
+                (member.client_address(), number),
                 identity.clone(),
                 Arc::clone(&stop),
                 Arc::clone(&done),
             );
-            tokio::spawn(load)
-        })
-        .collect();
-    wait_load(&done, 60).await?;
+            clients.push(tokio::spawn(load));
+        }
+    }
+    let begun = Instant::now();
+    wait_load(&done, ENOUGH).await?;
     // One that never changes its certificate, with a connection that is open already.
     let late = Identity::new(&both, Some(&old_shown))?;
     let mut late_client = KvClient::new(late.channel(&cluster.members[0].client_address()).await?);
@@ -194,7 +202,7 @@ async fn an_authority_is_exchanged_under_load_without_a_failed_request() -> Resu
     files.trusted = both.clone();
     files.swap()?;
     wait_taken(&cluster, 1).await?;
-    wait_load(&done, 60).await?;
+    wait_load(&done, ENOUGH).await?;
     files.leaf = new.issue(&Leaf::new("member", 2))?;
     files.swap()?;
     // They trust both as long as members of either kind answer.
@@ -207,7 +215,7 @@ async fn an_authority_is_exchanged_under_load_without_a_failed_request() -> Resu
         &new.pem(),
         Some(&new.issue(&Leaf::new("client", 102))?),
     )?)?;
-    wait_load(&done, 120).await?;
+    wait_load(&done, ENOUGH).await?;
     files.trusted = new.pem();
     files.swap()?;
     let removed = Instant::now();
@@ -242,8 +250,11 @@ async fn an_authority_is_exchanged_under_load_without_a_failed_request() -> Resu
         refused.is_err(),
         "a new connection of the old client is served"
     );
-    wait_load(&done, 120).await?;
+    wait_load(&done, ENOUGH).await?;
 
+    let (made, took) = (done.load(Ordering::Relaxed), begun.elapsed());
+    let rate = made as f64 / took.as_secs_f64();
+    eprintln!("{made} requests in {took:?}, {rate:.0} a second");
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await??;

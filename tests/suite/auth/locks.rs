@@ -116,11 +116,13 @@ async fn an_election_needs_its_prefix_and_no_more() -> Result<()> {
         value: Bytes::from_static(b"one"),
     };
     for (session, name) in [(&locker, "f"), (&reader, "e")] {
-        let refused = election(session).campaign(session.with(campaign(name)));
-        ensure!(refusal(refused.await) == DENIED, "a campaign for {name}");
+        let mut client = election(session);
+        let refused = client.campaign(session.with(campaign(name))).await;
+        ensure!(refusal(refused) == DENIED, "a campaign for {name}");
     }
-    let elected = election(&locker).campaign(locker.with(campaign("e")));
-    let leader = elected.await?.into_inner().leader.context("a leader")?;
+    let mut client = election(&locker);
+    let elected = client.campaign(locker.with(campaign("e"))).await?;
+    let leader = elected.into_inner().leader.context("a leader")?;
     assert_eq!(leader.key, "e/1");
 
     // Who may read sees who leads, and is told of what it proclaims.

@@ -2,9 +2,11 @@
 #![allow(missing_docs)]
 
 mod audit;
+mod certificates;
 mod cluster;
 mod gateway;
 mod keys;
+mod locks;
 mod rpcs;
 mod session;
 mod watches;
