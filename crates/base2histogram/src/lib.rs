@@ -107,7 +107,7 @@ fn smallest(bucket: usize) -> u64 {
         return bucket as u64;
     }
     let shift = bucket / PER_POWER - 1;
-    ((bucket % PER_POWER | PER_POWER) as u64) << shift
+    (((bucket % PER_POWER) | PER_POWER) as u64) << shift
 }
 
 /// Percentiles of a [`Histogram`], in the unit of what was counted.
