@@ -49,6 +49,7 @@ mod error;
 mod kv;
 mod lease;
 mod maintenance;
+mod page;
 mod retry;
 mod tls;
 mod txn;

@@ -26,6 +26,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
+mod autopilot;
 mod call;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -44,6 +45,9 @@ mod v2;
 mod v3;
 mod v3_stream;
 
+pub use autopilot::{
+    AutopilotPeer, Waiting, autopilot_peer_router, waiting_peer_router, waiting_router,
+};
 pub use error::http_status;
 pub use member::{
     Answer, Check, DataHash, Member, MemberInfo, Probe, ProcessStats, Standing, Versions,

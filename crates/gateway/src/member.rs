@@ -187,6 +187,12 @@ pub trait Member: Send + Sync + 'static {
         None
     }
 
+    /// The JSON of `/v1/autopilot`: how the members are and what is done about them. May ask the
+    /// leader, and answers in any case.
+    fn autopilot(&self) -> BoxFuture<'_, String> {
+        Box::pin(async { r#"{"enabled":false}"#.to_owned() })
+    }
+
     /// Whether users and roles are in force. Decides if a client certificate with a common name
     /// may use the JSON gateway: a certificate's common name would be taken for a user.
     fn auth_enabled(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::access::{self, Access};
 use crate::member::Member;
 use crate::v2::{self, V2};
 use crate::v3::{self, Gateway};
-use crate::{error, info, metrics, peer, pprof, probes, v1};
+use crate::{autopilot, error, info, metrics, peer, pprof, probes, v1};
 
 /// How the client port behaves.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ where
     if options.ui_enabled {
         router = router.merge(kvd_ui::router(&kvd_ui::Port {
             gateway: options.gateway_enabled,
-            autopilot: false,
+            autopilot: true,
         }));
     }
     if let Some(tree) = v2 {
@@ -107,7 +107,8 @@ where
     ))
 }
 
-/// What a port for monitoring alone answers: `/metrics`, `/health`, `/livez`, `/readyz`; and with
+/// What a port for monitoring alone answers: `/metrics`, `/health`, `/livez`, `/readyz` and
+/// `/v1/autopilot`; and with
 /// `ui_enabled` the page at `/ui`, which shows no keys there, and `/v1/members` for it.
 ///
 /// `service`: as for [`client_router`]; it is asked whether a caller may see how the members are.
@@ -121,7 +122,7 @@ where
     if ui_enabled {
         let port = kvd_ui::Port {
             gateway: false,
-            autopilot: false,
+            autopilot: true,
         };
         let service = BoxCloneSyncService::new(service);
         router = router
@@ -146,11 +147,12 @@ pub fn peer_router(member: Arc<dyn Member>) -> Router {
 fn monitoring(member: &Arc<dyn Member>) -> Router {
     Router::new()
         .route("/metrics", any(metrics::metrics))
+        .route("/v1/autopilot", any(autopilot::status))
         .with_state(member.clone())
         .merge(probes::router(member))
 }
 
 /// Answers every other path with 404 and a line of text.
-fn with_not_found(router: Router) -> Router {
+pub(crate) fn with_not_found(router: Router) -> Router {
     router.fallback(|| async { error::page_not_found() })
 }

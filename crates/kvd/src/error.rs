@@ -164,6 +164,9 @@ pub enum Setting {
         /// What is wrong with it.
         what: String,
     },
+    /// Flags of auto mode that do not fit.
+    #[error("{0}")]
+    Autopilot(String),
     /// A listen URL with a name for a host.
     #[error("expected IP in URL for binding ({0})")]
     BindName(String),

@@ -11,11 +11,12 @@
 //! [`flags`], then the environment or else the [`config_file`]; [`settings`] turns the texts into
 //! types and checks what depends on several flags; [`logging`] starts; [`run`] binds the
 //! listeners ([`serve`]) and starts the member; one without data finds the others
-//! ([`discovery`]) and asks them first ([`join`]).
+//! ([`discovery`]) and asks them first ([`join`]), or in auto mode finds out all of it ([`auto`]).
 //! Nothing here knows about keys, revisions or Raft.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod auto;
 pub mod command;
 pub mod config_file;
 pub mod discovery;

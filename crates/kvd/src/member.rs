@@ -19,6 +19,8 @@ use kvd_server::core::Core;
 use kvd_server::services::maintenance::STORAGE_VERSION;
 use kvd_server::v2::{V2Keys, Watch, Wish};
 
+use crate::auto;
+
 /// etcd's probes read this key; it need not exist.
 const PROBED_KEY: &[u8] = b"a";
 
@@ -171,6 +173,16 @@ impl Member for ServedMember {
                 compact_revision: hash.compact_revision,
                 revision: hash.revision,
                 current_revision: hash.current_revision,
+            })
+        })
+    }
+
+    fn autopilot(&self) -> BoxFuture<'_, String> {
+        Box::pin(async {
+            let status = auto::report::status(&self.core).await;
+            serde_json::to_string(&status).unwrap_or_else(|error| {
+                tracing::error!(%error, "the status of autopilot cannot be written");
+                "{}".to_owned()
             })
         })
     }

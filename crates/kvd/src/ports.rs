@@ -1,5 +1,6 @@
 //! The sockets of a member, and TLS on them.
 
+use std::io;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -46,6 +47,28 @@ impl Listeners {
             client: bind(&settings.listen_client_urls, "listen-client-urls")?,
             client_http: bind(&settings.listen_client_http_urls, "listen-client-http-urls")?,
             metrics: bind(&settings.listen_metrics_urls, "listen-metrics-urls")?,
+        })
+    }
+}
+
+impl Listeners {
+    /// Other holds on the same sockets, to be served until these are. Unix sockets are left out.
+    ///
+    /// Errors: there are no more descriptors.
+    pub fn try_clone(&self) -> io::Result<Listeners> {
+        let clone = |listeners: &[Listener]| -> io::Result<Vec<Listener>> {
+            let cloned = listeners.iter().map(Listener::try_clone);
+            Ok(cloned
+                .collect::<io::Result<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect())
+        };
+        Ok(Listeners {
+            peer: clone(&self.peer)?,
+            client: clone(&self.client)?,
+            client_http: clone(&self.client_http)?,
+            metrics: clone(&self.metrics)?,
         })
     }
 }
@@ -114,7 +137,12 @@ impl Security {
 
     /// How members are reached.
     pub fn dialer(&self) -> Arc<dyn Dialer> {
-        Arc::new(PeerDialer::new(Arc::clone(&self.peer)))
+        Arc::new(self.peer_dialer())
+    }
+
+    /// The same, for who must connect to addresses, too.
+    pub fn peer_dialer(&self) -> PeerDialer {
+        PeerDialer::new(Arc::clone(&self.peer))
     }
 
     /// For `--listen-client-urls` and `--listen-client-http-urls`.

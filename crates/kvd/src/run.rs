@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kvd_gateway::V2;
 use kvd_raft::wal::StallLimits;
+use kvd_server::autopilot;
 use kvd_server::config::Join;
 use kvd_server::corruption::IntegrityService;
 use kvd_server::lease::LessorService;
@@ -21,6 +22,9 @@ use tower::ServiceBuilder;
 use tower::util::MapRequest;
 use tracing::{info, warn};
 
+use crate::auto;
+use crate::auto::early::Ports;
+use crate::auto::peer::MemberPeer;
 use crate::discovery::{registry, srv, srv::SystemRecords};
 use crate::join;
 use crate::logging;
@@ -112,15 +116,26 @@ impl Run<'_> {
         let mut signals = Signals::catch().context("catching signals")?;
         let mut config = config(self.settings, &self.security);
         let is_new = !config.member_dir().join("identity").exists();
-        if is_new || self.was_cut_short(&config) {
-            tokio::select! {
-                first = self.first_start() => {
-                    let First { join, cluster } = first?;
-                    config.join = join;
-                    config.initial_cluster = members(&cluster);
-                }
-                signal = signals.next() => return stopped_early(signal),
+        let settled = async {
+            if let Some(auto) = &self.settings.autopilot {
+                let ports = Ports {
+                    listeners: &listeners,
+                    security: &self.security,
+                    cores: &self.cores,
+                    connections: &self.connections,
+                };
+                return auto::start::find_out(self.settings, auto, &ports, &mut config).await;
             }
+            if is_new || self.was_cut_short(&config) {
+                let First { join, cluster } = self.first_start().await?;
+                config.join = join;
+                config.initial_cluster = members(&cluster);
+            }
+            Ok(())
+        };
+        tokio::select! {
+            settled = settled => settled?,
+            signal = signals.next() => return stopped_early(signal),
         }
         let metrics = Arc::clone(&self.metrics);
         let server = tokio::select! {
@@ -192,6 +207,8 @@ impl Run<'_> {
             settings.initial_cluster = found.await?;
         }
         let join = match settings.initial_cluster_state {
+            // In auto mode this is found out elsewhere.
+            ClusterState::Auto => None,
             ClusterState::New => {
                 settings.verify_bootstrap(&SystemResolver).await?;
                 join::has_been_bootstrapped(&settings, dialer).await?;
@@ -230,6 +247,7 @@ impl Run<'_> {
 
     fn serve_peers(&self, server: &Server, listeners: Vec<Listener>) -> anyhow::Result<Serving> {
         let member = Arc::new(ServedMember::new(Arc::clone(server.core())));
+        let autopilot = Arc::new(MemberPeer::new(Arc::clone(server.core())));
         let services = Services {
             grpc: Routes::new(server.node().peer_service())
                 .add_service(MembersService::server(Arc::clone(server.core())))
@@ -237,7 +255,8 @@ impl Run<'_> {
                 .add_service(IntegrityService::server(Arc::clone(server.core())))
                 .add_service(StandingService::server(Arc::clone(server.core())))
                 .prepare(),
-            http: kvd_gateway::peer_router(member),
+            http: kvd_gateway::peer_router(member)
+                .merge(kvd_gateway::autopilot_peer_router(autopilot)),
         };
         let options = Options {
             // A peer that vanished in the middle of a snapshot must not hold its part for long.
@@ -403,6 +422,10 @@ async fn stop(
             );
         }
     }
+    if in_order {
+        // Answered for and without clients; whether it stays a member is known only now.
+        autopilot::leave(server.core()).await;
+    }
     logging::stopping();
     let stopped = server.stop().await;
     peers.stop(Duration::ZERO).await;
@@ -477,6 +500,7 @@ fn config(settings: &Settings, security: &Security) -> Config {
         learners_max: settings.max_learners,
         token_is_explicit: settings.initial_cluster_token != DEFAULT_TOKEN,
         join: None,
+        autopilot: auto::start::watching(settings),
         force_new_cluster: settings.force_new_cluster,
         heartbeat_interval: settings.heartbeat_interval,
         election_timeout: settings.election_timeout,

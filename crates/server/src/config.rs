@@ -55,6 +55,8 @@ pub struct Config {
     pub learners_max: usize,
     /// The running cluster that a member without data joins; `None` when it makes a new one.
     pub join: Option<Join>,
+    /// Whether this member acts by itself, and how.
+    pub autopilot: crate::autopilot::Settings,
     /// Whether the data is made a cluster of this member alone.
     pub force_new_cluster: bool,
     /// Time between heartbeats of the leader.

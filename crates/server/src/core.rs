@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::apply::{Alarms, Applied};
 use crate::audit::Audit;
 use crate::auth::{Auth, Caller, Credentials, Unidentified, Verdict, View};
+use crate::autopilot::Autopilot;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lease::{self, Leases};
@@ -40,6 +41,7 @@ pub struct Core {
     audit: Audit,
     lease_peers: lease::Peers,
     standings: Standings,
+    autopilot: Autopilot,
     /// Held by whoever changes the membership through this member as leader.
     changes: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
@@ -82,6 +84,7 @@ impl Core {
     pub fn new(parts: Parts) -> Core {
         Core {
             status: parts.node.status(),
+            autopilot: Autopilot::new(parts.config.autopilot.clone()),
             config: parts.config,
             cluster_id: parts.cluster_id,
             member_id: parts.member_id,
@@ -178,6 +181,11 @@ impl Core {
     /// How every member is.
     pub fn standings(&self) -> &Standings {
         &self.standings
+    }
+
+    /// What this member does by itself.
+    pub fn autopilot(&self) -> &Autopilot {
+        &self.autopilot
     }
 
     /// The turn to change the membership: one change at a time.

@@ -34,7 +34,7 @@ pub(crate) fn prepare(config: &Config) -> Result<()> {
 /// earlier start made before it was cut short.
 ///
 /// Errors: [`Error::Io`].
-pub(crate) fn create(dirs: &[&Path], durable: bool) -> Result<()> {
+pub fn create(dirs: &[&Path], durable: bool) -> Result<()> {
     for dir in dirs {
         let at = |source| Error::Io {
             path: dir.to_path_buf(),

@@ -19,6 +19,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kvd_api::pb::etcdserverpb::Member as MemberRecord;
+use kvd_autopilot::bootstrap::Founder;
 use kvd_raft::Member;
 use sha1::{Digest, Sha1};
 
@@ -41,6 +42,15 @@ pub struct Identity {
     pub token: String,
 }
 
+impl Identity {
+    /// Whether the member's cluster was started with `token`. What a cluster that began by itself
+    /// adds to it, after `#`, tells its disks from those of others with the same names.
+    pub fn has_token(&self, token: &str) -> bool {
+        let rest = self.token.strip_prefix(token);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+    }
+}
+
 /// The identity, and the first members when this start makes the cluster.
 #[derive(Debug)]
 pub struct Resolved {
@@ -60,6 +70,32 @@ pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
     }
     hash.update(token);
     first_8_bytes(&hash.finalize())
+}
+
+/// Sixteen bytes that nobody else has.
+///
+/// Errors: the system gives none.
+pub fn random() -> std::io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut bytes)
+        .map_err(|_| std::io::Error::other("the system has no random numbers"))?;
+    Ok(bytes)
+}
+
+/// The token of a cluster that began by itself: `token`, and what tells its founders' disks from
+/// all others. Two clusters with the same names and URLs have different IDs by it.
+pub fn founders_token(token: &str, founders: &[Founder]) -> String {
+    let mut hash = Sha1::new();
+    for founder in founders {
+        // Each text after its length, so that no two lists look the same.
+        let urls = founder.peer_urls.iter();
+        for text in [&founder.name, &founder.nonce].into_iter().chain(urls) {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+    }
+    format!("{token}#{:016x}", first_8_bytes(&hash.finalize()))
 }
 
 /// The ID of a cluster: SHA-1 over the sorted IDs of its first members, first 8 bytes.
@@ -104,7 +140,7 @@ pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
     let path = path(config);
     refuse_removed(config)?;
     if let Some(identity) = read(&path)? {
-        if config.token_is_explicit && config.initial_cluster_token != identity.token {
+        if config.token_is_explicit && !identity.has_token(&config.initial_cluster_token) {
             // As in etcd, where only a first start looks at it.
             tracing::warn!(
                 started_with = identity.token,
@@ -143,6 +179,11 @@ pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
         identity,
         bootstrap: Some(members),
     })
+}
+
+/// Whether the member in `data_dir` was removed from its cluster, as it knows.
+pub fn is_removed(data_dir: &Path) -> bool {
+    data_dir.join("member").join("removed").exists()
 }
 
 /// The file that says that the member was removed from its cluster.
@@ -369,6 +410,7 @@ mod tests {
             strict_reconfig_check: true,
             learners_max: limits::LEARNERS_MAX,
             join: None,
+            autopilot: crate::autopilot::Settings::default(),
             force_new_cluster: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),

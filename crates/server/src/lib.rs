@@ -26,18 +26,21 @@
 //! [`lease`] is what a member does about leases besides applying them; [`members`] is the same for
 //! changes of the membership.
 //!
+//! [`autopilot`] is a member that acts by itself: who joins, is promoted, leaves.
+//!
 //! [`auth`] knows the users, and whether they may do what they ask for; [`audit`] writes down who
 //! asked for what.
 
 pub mod apply;
 pub mod audit;
 pub mod auth;
+pub mod autopilot;
 pub mod backup;
 pub mod compactor;
 pub mod config;
 pub mod core;
 pub mod corruption;
-mod directories;
+pub mod directories;
 pub mod error;
 pub mod identity;
 mod lanes;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::apply::{self, Alarms, Applier};
 use crate::audit::Audit;
 use crate::auth::Auth;
+use crate::autopilot;
 use crate::compactor;
 use crate::config::Config;
 use crate::core::{Core, Parts};
@@ -286,6 +287,7 @@ async fn stop_parts(core: &Core) -> Result<()> {
 fn tasks(core: &Arc<Core>, ended: Arc<watch::Sender<Option<Ending>>>) -> Vec<JoinHandle<()>> {
     vec![
         tokio::spawn(compactor::run(Arc::clone(core))),
+        tokio::spawn(autopilot::run(Arc::clone(core))),
         tokio::spawn(expiry_loop::run(Arc::clone(core))),
         tokio::spawn(corruption::periodic(Arc::clone(core))),
         tokio::spawn(corruption::compaction(Arc::clone(core))),

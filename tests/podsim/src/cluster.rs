@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::api::{self, Api};
 use crate::container::{Handle, signal_process};
 use crate::controller;
 use crate::dns::{self, Mood, Zone};
@@ -79,6 +80,8 @@ impl Cluster {
         std::fs::write(image.join("image-version"), NGINX)?;
         node.set_image(NGINX, &image);
         host::run("ip", &["addr", "add", "10.96.0.10/32", "dev", "lo"])?;
+        host::run("ip", &["addr", "add", "10.96.0.1/32", "dev", "lo"])?;
+        api::serve(Arc::clone(&node), &node.account(), "kvd").await?;
         let zone = Arc::new(Zone::default());
         dns::serve(Arc::clone(&zone)).await?;
         let mut cluster = Cluster {
@@ -204,6 +207,11 @@ impl Cluster {
     /// Sets how the name server behaves.
     pub fn set_dns(&self, mood: Mood) {
         self.zone.set_mood(mood);
+    }
+
+    /// Sets how the Kubernetes API behaves.
+    pub fn set_api(&self, api: Api) {
+        self.node.api.set(api);
     }
 
     /// The names of all pods.

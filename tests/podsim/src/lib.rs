@@ -15,6 +15,7 @@
 //! - [`container`], [`probe`]: one process; one question.
 //! - [`dns`]: the name server, which can be down or know nobody. Records follow readiness after
 //!   [`node::Options::publishing`].
+//! - [`api`]: the API server, for pods that ask how many are wanted.
 //! - [`service`]: Services with an address relay to the pods that are published.
 //! - [`stack`]: compose and swarm files, as sets of one pod each.
 //! - [`cluster`]: all of it together, and the things to do to it.
@@ -23,6 +24,7 @@
 //! themselves; subPath, projected and host volumes. A Deployment's pods have numbers. Times differ
 //! where [`node::Options`] says.
 
+pub mod api;
 pub mod cluster;
 pub mod container;
 pub mod controller;

@@ -358,6 +358,9 @@ pub struct PodSpec {
     /// Whether containers get a variable for each Service.
     #[serde(default = "yes")]
     pub enable_service_links: bool,
+    /// Whether containers get a token for the API.
+    #[serde(default = "yes")]
+    pub automount_service_account_token: bool,
 }
 
 fn thirty() -> u64 {

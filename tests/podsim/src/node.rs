@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 
+use crate::api;
 use crate::container::Recipe;
 use crate::dns;
 use crate::host;
@@ -59,6 +60,8 @@ pub struct Node {
     pub options: Options,
     state: Mutex<State>,
     images: Mutex<BTreeMap<String, PathBuf>>,
+    /// How the API behaves.
+    pub api: api::Mood,
     folder: PathBuf,
     addresses: AtomicU32,
 }
@@ -70,6 +73,7 @@ impl Node {
             options,
             state: Mutex::default(),
             images: Mutex::default(),
+            api: api::Mood::default(),
             folder: folder.to_owned(),
             // 10.244.0.1 is the node's own.
             addresses: AtomicU32::new(2),
@@ -95,6 +99,11 @@ impl Node {
     /// The folder of a claim, whose name is `CLAIM-POD`.
     pub fn claim(&self, name: &str) -> PathBuf {
         self.folder.join("claims").join(name)
+    }
+
+    /// The folder of the token that pods get.
+    pub fn account(&self) -> PathBuf {
+        self.folder.join("account")
     }
 
     /// Makes the network of a pod: an address that no pod had before.
@@ -215,6 +224,9 @@ impl Node {
             let group = template.spec.security_context.fs_group;
             own(&folder, group).with_context(|| format!("volume {}", mount.name))?;
             mounts.push((folder, mount.mount_path.clone(), !mount.read_only));
+        }
+        if template.spec.automount_service_account_token {
+            mounts.push((self.account(), api::MOUNTED.to_owned(), false));
         }
         Ok(mounts)
     }

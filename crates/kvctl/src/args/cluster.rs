@@ -15,6 +15,13 @@ pub(crate) enum AlarmCommand {
     Disarm(Ignored),
 }
 
+/// The `autopilot` commands, which are kvd's own.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum AutopilotCommand {
+    /// Prints how the members are, what autopilot does next, and why
+    Status(Ignored),
+}
+
 /// The `endpoint` commands and the flag they share.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EndpointArgs {

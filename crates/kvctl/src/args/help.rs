@@ -22,6 +22,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         "Cluster maintenance commands",
         &[
             "alarm",
+            "autopilot",
             "defrag",
             "downgrade",
             "endpoint",

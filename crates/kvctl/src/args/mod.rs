@@ -19,8 +19,8 @@ pub(crate) use auth::{
     UserGetArgs, UserPasswdArgs,
 };
 pub(crate) use cluster::{
-    AlarmCommand, DefragArgs, DowngradeCommand, EndpointArgs, EndpointCommand, HashKvArgs,
-    MemberAddArgs, MemberCommand, MemberListArgs, MemberUpdateArgs, SnapshotCommand,
+    AlarmCommand, AutopilotCommand, DefragArgs, DowngradeCommand, EndpointArgs, EndpointCommand,
+    HashKvArgs, MemberAddArgs, MemberCommand, MemberListArgs, MemberUpdateArgs, SnapshotCommand,
 };
 pub(crate) use environment::{Environment, variable};
 pub(crate) use globals::{Files, Globals};

@@ -7,7 +7,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use super::Globals;
 use super::auth::{AuthCommand, RoleCommand, UserCommand};
 use super::cluster::{
-    AlarmCommand, DefragArgs, DowngradeCommand, EndpointArgs, MemberCommand, SnapshotCommand,
+    AlarmCommand, AutopilotCommand, DefragArgs, DowngradeCommand, EndpointArgs, MemberCommand,
+    SnapshotCommand,
 };
 use super::kv::{
     CompactionArgs, DelArgs, ElectArgs, GetArgs, LeaseCommand, Line, LockArgs, PutArgs, TxnArgs,
@@ -108,6 +109,9 @@ pub(crate) enum Command {
     /// Downgrade related commands. Use `kvctl downgrade --help` to see subcommands
     #[command(subcommand, long_about = "Downgrade related commands")]
     Downgrade(DowngradeCommand),
+    /// Autopilot related commands. Use `kvctl autopilot --help` to see subcommands
+    #[command(subcommand, long_about = "Autopilot related commands")]
+    Autopilot(AutopilotCommand),
 }
 
 const PUT_LONG: &str = "\nPuts the given key into the store.\n\n\

@@ -5,12 +5,13 @@ use std::ffi::OsString;
 use kvd_api::ETCD_VERSION;
 use tokio::runtime::Runtime;
 
-use crate::args::{AlarmCommand, CheckCommand, Command, Globals, help};
+use crate::args::{AlarmCommand, AutopilotCommand, CheckCommand, Command, Globals, help};
 use crate::failure::{Failure, Outcome};
 use crate::print::Streams;
 
 mod alarm;
 mod auth;
+mod autopilot;
 mod check;
 mod child;
 mod completion;
@@ -75,6 +76,9 @@ pub(crate) fn run(globals: &Globals, command: &Command, to: &mut Streams<'_>) ->
         Command::Lock(args) => runtime(1)?.block_on(lock::run(globals, args, to)),
         Command::Elect(args) => runtime(1)?.block_on(elect::run(globals, args, to)),
         Command::Auth(command) => runtime(1)?.block_on(auth::auth(globals, command, to)),
+        Command::Autopilot(AutopilotCommand::Status(_)) => {
+            runtime(1)?.block_on(autopilot::status(globals, to))
+        }
         Command::User(command) => runtime(1)?.block_on(auth::user(globals, command, to)),
         Command::Role(command) => runtime(1)?.block_on(auth::role(globals, command, to)),
     }

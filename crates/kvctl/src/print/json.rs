@@ -1,5 +1,6 @@
 //! `json`: one line, in the shape that Go's `encoding/json` gives etcd's messages.
 
+use kvd_autopilot::status::Status;
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
     AlarmMember, AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
@@ -217,6 +218,12 @@ impl Printer for Json {
                 .raw("Status", &status(&one.status))
                 .finish()
         })
+    }
+
+    fn autopilot(&self, to: &mut Streams<'_>, status: &Status) -> Outcome {
+        let text = serde_json::to_string(status)
+            .map_err(|error| Failure::error(format!("cannot print: {error}")))?;
+        line(to, &text)
     }
 
     fn snapshot_status(&self, to: &mut Streams<'_>, status: &SnapshotStatus) -> Outcome {

@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use kvd_autopilot::status::Status;
 use kvd_client::pb::{
     AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
     AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, HashKvResponse,
@@ -17,6 +18,7 @@ use prost::Message as _;
 
 use crate::failure::{Failure, Outcome};
 
+mod autopilot;
 mod fields;
 mod json;
 mod protobuf;
@@ -225,6 +227,10 @@ pub(crate) trait Printer {
     }
 
     fn endpoint_hashkv(&self, _to: &mut Streams<'_>, _all: &[EndpointHashKv]) -> Outcome {
+        self.refuse()
+    }
+
+    fn autopilot(&self, _to: &mut Streams<'_>, _status: &Status) -> Outcome {
         self.refuse()
     }
 

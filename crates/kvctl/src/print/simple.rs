@@ -1,5 +1,6 @@
 //! `simple`: what a person reads; keys and values on lines of their own.
 
+use kvd_autopilot::status::Status;
 use kvd_client::pb::response_op::Response;
 use kvd_client::pb::{
     AlarmResponse, AlarmType, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
@@ -11,7 +12,7 @@ use kvd_client::{KeyValue, Permission, PermissionType, RangeResponse, prefix_end
 
 use super::{
     Done, EndpointHashKv, EndpointHealth, EndpointStatus, Printer, SnapshotStatus, Streams,
-    Watched, decode, table,
+    Watched, autopilot, decode, table,
 };
 use crate::failure::Outcome;
 
@@ -303,6 +304,11 @@ impl Printer for Simple {
 
     fn endpoint_status(&self, to: &mut Streams<'_>, all: &[EndpointStatus]) -> Outcome {
         rows(to, table::status_rows(all))
+    }
+
+    fn autopilot(&self, to: &mut Streams<'_>, status: &Status) -> Outcome {
+        autopilot::lines(to, status)?;
+        rows(to, autopilot::rows(status))
     }
 
     fn snapshot_status(&self, to: &mut Streams<'_>, status: &SnapshotStatus) -> Outcome {

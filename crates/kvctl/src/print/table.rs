@@ -1,7 +1,9 @@
 //! `table`: boxes; and the rows that the simple format prints with commas.
 
+use kvd_autopilot::status::Status;
 use kvd_client::pb::MemberListResponse;
 
+use super::autopilot;
 use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Printer, SnapshotStatus, Streams};
 use crate::failure::Outcome;
 
@@ -59,6 +61,14 @@ impl Printer for Table {
             "DOWNGRADE ENABLED",
         ];
         boxed(to, &header, &status_rows(all))
+    }
+
+    fn autopilot(&self, to: &mut Streams<'_>, status: &Status) -> Outcome {
+        autopilot::lines(to, status)?;
+        match status.members.is_empty() {
+            true => Ok(()),
+            false => boxed(to, &autopilot::HEADER, &autopilot::rows(status)),
+        }
     }
 
     fn snapshot_status(&self, to: &mut Streams<'_>, status: &SnapshotStatus) -> Outcome {

@@ -40,6 +40,16 @@ pub struct Services<G, H> {
     pub http: H,
 }
 
+impl<S: Clone> Services<S, S> {
+    /// One service for all requests.
+    pub fn alike(service: S) -> Services<S, S> {
+        Services {
+            grpc: service.clone(),
+            http: service,
+        }
+    }
+}
+
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocols {

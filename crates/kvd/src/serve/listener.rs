@@ -96,6 +96,22 @@ impl Listener {
         }
     }
 
+    /// Another hold on the same socket, to be served until the first is; `None` for unix sockets,
+    /// whose file goes with its only holder.
+    ///
+    /// Errors: there are no more descriptors.
+    pub fn try_clone(&self) -> io::Result<Option<Listener>> {
+        let Bound::Tcp(socket) = &self.bound else {
+            return Ok(None);
+        };
+        Ok(Some(Listener {
+            url: self.url.clone(),
+            plain: self.plain,
+            tls: self.tls,
+            bound: Bound::Tcp(socket.try_clone()?),
+        }))
+    }
+
     /// Serves `url` on this socket, too, if it names the same one: with and without TLS on one
     /// address is told apart by the first byte.
     ///

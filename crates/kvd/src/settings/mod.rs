@@ -1,6 +1,7 @@
 //! What a member was told to be: every flag resolved to a type, and checked by etcd's rules.
 
 mod auth;
+mod autopilot;
 mod bootstrap;
 mod default_host;
 mod discovery;
@@ -8,6 +9,7 @@ mod resolve;
 mod security;
 mod types;
 
+pub use autopilot::{Autopilot, DesiredFrom};
 pub(crate) use bootstrap::same_places;
 pub use bootstrap::{Resolve, SystemResolver};
 pub use discovery::{Discovery, Registry, SrvDomain};

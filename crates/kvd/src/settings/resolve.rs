@@ -53,6 +53,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         discovery: Discovery::read(given)?,
         initial_cluster_state: cluster_state(&read),
         initial_cluster_token: read.text("initial-cluster-token"),
+        autopilot: None,
         strict_reconfig_check: read.bool("strict-reconfig-check"),
         max_learners: usize::try_from(read.int("max-learners")).unwrap_or(0),
         force_new_cluster: read.bool("force-new-cluster"),
@@ -124,6 +125,7 @@ fn monitoring(read: &Reader<'_>) -> Result<Monitoring> {
 fn cluster_state(read: &Reader<'_>) -> ClusterState {
     match read.given.get("initial-cluster-state") {
         "existing" => ClusterState::Existing,
+        "auto" => ClusterState::Auto,
         _ => ClusterState::New,
     }
 }
@@ -169,6 +171,7 @@ fn finish(settings: &mut Settings, given: &mut Assignments) -> Result<()> {
         settings.audit = kvd_server::audit::Settings::Metadata(path);
     }
     advertise_default_host(settings, given);
+    settings.autopilot = super::autopilot::read(&Reader { given }, &settings.advertise_peer_urls)?;
     settings.initial_cluster = match given.given("initial-cluster") {
         // Differs from etcd: a member called `default` too gets its own advertised URLs here.
         // etcd keeps `default=http://localhost:2380` for it and then fails to start.

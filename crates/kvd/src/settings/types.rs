@@ -9,6 +9,8 @@ use crate::gates::FeatureGates;
 use crate::tls;
 use crate::urls::{Members, Url};
 
+use super::autopilot::Autopilot;
+
 /// Everything a member needs to know to start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,6 +41,8 @@ pub struct Settings {
     pub initial_cluster_state: ClusterState,
     /// `--initial-cluster-token`.
     pub initial_cluster_token: String,
+    /// What `--initial-cluster-state auto` needs; there exactly then.
+    pub autopilot: Option<Autopilot>,
     /// `--strict-reconfig-check`.
     pub strict_reconfig_check: bool,
     /// `--max-learners`.
@@ -142,6 +146,8 @@ pub enum ClusterState {
     New,
     /// This member joins members that run.
     Existing,
+    /// It finds out.
+    Auto,
 }
 
 /// What automatic compaction keeps.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -35,17 +36,35 @@ impl PeerDialer {
         PeerDialer { live }
     }
 
-    async fn connect(&self, to: u64, url: &str) -> io::Result<Box<dyn Connection>> {
+    /// Connects to `address`, where a member is to be that `url` names: its host must be in the
+    /// certificate, but is not looked up.
+    pub fn dial_at(&self, address: SocketAddr, url: String) -> Dialing {
+        let dialer = self.clone();
+        Box::pin(async move {
+            let connecting = dialer.connect(0, &url, Some(address));
+            connecting.await.map_err(|error| named(&url, &error))
+        })
+    }
+
+    async fn connect(
+        &self,
+        to: u64,
+        url: &str,
+        at: Option<SocketAddr>,
+    ) -> io::Result<Box<dyn Connection>> {
         let parsed = Url::parse(url)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let at = at.map(|address| format!("http://{address}"));
         if !parsed.scheme().is_tls() {
-            return PlainDialer.dial(to, vec![url.to_owned()]).await;
+            let plain = at.unwrap_or_else(|| url.to_owned());
+            return PlainDialer.dial(to, vec![plain]).await;
         }
         let (plain, host) = match parsed.host_and_port() {
             Some((host, _)) => (format!("http://{}", parsed.authority()), host),
             // A socket has no name; who may open it is this host.
             None => (format!("unix://{}", parsed.socket_path()), "localhost"),
         };
+        let plain = at.unwrap_or(plain);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let live = Arc::clone(&self.live);
@@ -118,7 +137,7 @@ impl Dialer for PeerDialer {
         Box::pin(async move {
             let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the member has no URL");
             for url in &urls {
-                match dialer.connect(to, url).await {
+                match dialer.connect(to, url, None).await {
                     Ok(connection) => return Ok(connection),
                     Err(error) => last = named(url, &error),
                 }

@@ -114,27 +114,54 @@ pub(super) async fn as_leader(core: &Arc<Core>, change: &Change) -> Result<Done>
 }
 
 async fn commit(core: &Arc<Core>, change: &Change) -> Result<Done> {
+    let done = commit_picked(core, &|| Some(change.clone())).await?;
+    // It always picks one.
+    done.ok_or_else(|| WireError::NotLeader.into())
+}
+
+/// Makes the change that `pick` names, as the leader: it is asked after each fresh look at the
+/// members, and what it says is done only on exactly those.
+///
+/// Returns `None` when it names none. Errors: as [`change`], and [`WireError::NotLeader`] when this
+/// member does not lead: nothing was done.
+pub(crate) async fn as_leader_if(
+    core: &Arc<Core>,
+    pick: &(dyn Fn() -> Option<Change> + Send + Sync),
+) -> Result<Option<Done>> {
+    match timeout(core.request_timeout(), commit_picked(core, pick)).await {
+        Ok(done) => done,
+        Err(_) => Err(WireError::Timeout.into()),
+    }
+}
+
+async fn commit_picked(
+    core: &Arc<Core>,
+    pick: &(dyn Fn() -> Option<Change> + Send + Sync),
+) -> Result<Option<Done>> {
     let _turn = core.change_turn().await;
     loop {
         let basis = look(core).await?;
         let members = apply::members(core.store())?;
+        let Some(change) = pick() else {
+            return Ok(None);
+        };
         if let Change::Promote(id) = change {
-            check_ready(core, *id)?;
+            check_ready(core, id)?;
         }
-        check_quorum(core, &members, change)?;
-        validate(core, &members, change)?;
-        if *change == Change::Remove(core.member_id()) {
-            return leave(core).await;
+        check_quorum(core, &members, &change)?;
+        validate(core, &members, &change)?;
+        if change == Change::Remove(core.member_id()) {
+            return leave(core).await.map(Some);
         }
         match core.node().change(&basis, change.clone()).await {
             Ok(index) => {
                 core.wait_applied(index).await?;
-                log(core, change);
+                log(core, &change);
                 if let Change::Promote(id) = change {
-                    vote_given(core, *id).await;
+                    vote_given(core, id).await;
                 }
                 let members = apply::members(core.store())?;
-                return Ok(Done { index, members });
+                return Ok(Some(Done { index, members }));
             }
             Err(kvd_raft::Error::Superseded) => sleep(limits::CHANGE_PAUSE).await,
             Err(error) => return Err(error.into()),

@@ -18,5 +18,6 @@ pub mod rules;
 pub mod service;
 pub mod standing;
 
+pub(crate) use change::{as_leader_if, change};
 pub use service::MembersService;
 pub use standing::{MemberStanding, StandingService, Standings};

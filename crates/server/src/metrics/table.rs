@@ -288,6 +288,12 @@ metrics! {
     build_info: IntGaugeVec = "kvd_build_info" ["version"];
     /// The number of leases.
     leases: IntGauge = "kvd_leases";
+    /// Whether this member leads and every member of the cluster is healthy.
+    autopilot_healthy: IntGauge = "kvd_autopilot_healthy";
+    /// How many more voters may be lost before writes stop; zero on members that do not lead.
+    autopilot_failure_tolerance: IntGauge = "kvd_autopilot_failure_tolerance";
+    /// What this member has done by itself about the members, by action.
+    autopilot_actions: IntCounterVec = "kvd_autopilot_actions_total" ["action"];
     /// The number of watch streams.
     debugging_mvcc_watch_stream: IntGauge = "etcd_debugging_mvcc_watch_stream_total";
     /// The number of watchers.

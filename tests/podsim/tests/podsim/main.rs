@@ -5,6 +5,7 @@
 //! the random run and replay its choices: `make podsim STEPS=… SEED=…`.
 #![allow(missing_docs)]
 
+mod autopilot;
 mod backup;
 mod checked;
 mod document;
