@@ -1,5 +1,7 @@
 //! What every command that talks to a server needs: a client and a printer.
 
+use std::time::Duration;
+
 use kvd_client::{Client, TlsOptions};
 
 use super::{discovery, prompt};
@@ -91,6 +93,9 @@ impl Identity {
     }
 }
 
+/// Longer than any command waits for a connection.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
 /// A client with its own connections.
 pub(super) fn client(
     globals: &Globals,
@@ -98,8 +103,13 @@ pub(super) fn client(
     identity: &Identity,
     tls: Option<TlsOptions>,
 ) -> Result<Client, Failure> {
+    // As in etcdctl, zero is no limit of its own: the command's is left.
+    let dial_timeout = match globals.dial_timeout.is_zero() {
+        true => globals.command_timeout.max(NO_LIMIT),
+        false => globals.dial_timeout,
+    };
     let mut builder = Client::builder(endpoints)
-        .dial_timeout(globals.dial_timeout)
+        .dial_timeout(dial_timeout)
         .request_timeout(globals.command_timeout)
         .keep_alive(globals.keepalive_time, globals.keepalive_timeout);
     if let Some(bytes) = limit(globals.max_request_bytes) {
