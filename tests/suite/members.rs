@@ -370,6 +370,43 @@ async fn the_second_member_does_not_stop_the_first_while_it_is_not_started() -> 
 }
 
 #[tokio::test]
+async fn a_member_whose_disk_is_gone_is_replaced_under_load() -> Result<()> {
+    let mut cluster = Cluster::start(3, &LENIENT).await?;
+    let leader = cluster.leader().await?;
+    let place = (leader + 1) % 3;
+    let staying = (0..3).filter(|at| *at != place);
+    let urls: Vec<String> = staying.map(|at| cluster.members[at].client_url()).collect();
+    let workload = Workload::start(
+        &urls,
+        &Options {
+            clients: 4,
+            keys: 4,
+            seed: 5,
+            operations: 400,
+        },
+    )?;
+    let id = id_of(&cluster.members[place]).await?;
+    cluster.members[place].kill()?;
+    std::fs::remove_dir_all(cluster.members[place].data_dir())?;
+    wait::until("the old one is removed", AGREE, || async {
+        match remove(&cluster.members[leader], id).await {
+            Err(status) if status.code() == Code::NotFound => Ok(()),
+            other => other.map(drop).map_err(Into::into),
+        }
+    })
+    .await?;
+    grow(&mut cluster, leader, place).await?;
+    let member = &cluster.members[place];
+    ensure!(id_of(member).await? != id, "an ID never comes back");
+    let mut histories = workload.finish().await?;
+    read_back(&mut histories, &member.client_url()).await?;
+    verify(&histories)?;
+    cluster.equal_hashes(AGREE).await?;
+    ensure!(list(&cluster.members[leader]).await?.len() == 3);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_member_that_was_down_when_it_was_removed_learns_of_it_and_does_not_come_back()
 -> Result<()> {
     let mut cluster = Cluster::start(3, &LENIENT).await?;
