@@ -344,7 +344,7 @@ async fn a_data_directory_in_use_is_refused() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_directory_of_another_cluster_or_a_newer_format_is_refused() -> Result<()> {
+async fn a_data_directory_of_a_newer_format_is_refused() -> Result<()> {
     let mut cluster = Cluster::start(1, &[]).await?;
     cluster.members[0].kill()?;
     let data = cluster.members[0].data_dir();
@@ -356,16 +356,6 @@ async fn a_data_directory_of_another_cluster_or_a_newer_format_is_refused() -> R
         "--advertise-client-urls=http://127.0.0.1:1",
         "--listen-peer-urls=http://127.0.0.1:0",
     ];
-    let mut arguments = base.to_vec();
-    arguments.extend(["--initial-cluster-token", "another"]);
-    let output = run(&arguments, &[], cluster.folder())?;
-    ensure!(
-        said(&output).contains("another cluster") || said(&output).contains("token"),
-        "{}",
-        said(&output)
-    );
-    assert_eq!(output.status.code(), Some(1));
-
     let format = data.join("member/store/FORMAT");
     let text = fs::read_to_string(&format)?;
     let newer: String = text
