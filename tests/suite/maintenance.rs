@@ -341,7 +341,7 @@ async fn a_start_gives_space_back_when_enough_would_be_free() -> Result<()> {
     cluster.members[0].add_arguments(&[old, "500"]);
     cluster.restart(0).await?;
     let log = cluster.members[0].log();
-    ensure!(log.contains("skipping defragmentation"), "{log}");
+    ensure!(log.contains("Skipping defragmentation"), "{log}");
     let before = cluster.members[0].status().await?.db_size;
     cluster.members[0].terminate(DEADLINE).await?;
     cluster.members[0].add_arguments(&["--bootstrap-defrag-threshold-megabytes", "5"]);
