@@ -52,6 +52,7 @@ pub struct Server {
     core: Arc<Core>,
     routes: ClientRoutes,
     ended: watch::Receiver<Option<Ending>>,
+    ends: Arc<watch::Sender<Option<Ending>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -119,11 +120,12 @@ impl Server {
         }));
         check_at_start(&core).await?;
         let routes = routes::client_routes(&core).await?;
-        let tasks = tasks(&core, ended_sender);
+        let tasks = tasks(&core, Arc::clone(&ended_sender));
         Ok(Server {
             core,
             routes,
             ended,
+            ends: ended_sender,
             tasks: Mutex::new(tasks),
         })
     }
@@ -172,13 +174,13 @@ impl Server {
         let config = self.core.config();
         let mut said = Instant::now();
         loop {
-            let request = Request::PublishMember(PublishMember {
-                member_id: self.core.member_id(),
-                name: config.name.clone(),
-                client_urls: config.client_urls.clone(),
-            });
-            match self.core.propose(request).await {
-                Ok(_) => break,
+            match self.publish_once().await {
+                Ok(()) => break,
+                Err(error @ Error::Identity { .. }) => {
+                    self.ends
+                        .send_replace(Some(Ending::Failed(error.to_string())));
+                    return std::future::pending().await;
+                }
                 Err(error) if said.elapsed() >= WAITING_LOG_INTERVAL => {
                     said = Instant::now();
                     tracing::warn!(
@@ -201,6 +203,20 @@ impl Server {
             name = config.name,
             "published local member to cluster through raft"
         );
+    }
+
+    /// Errors: [`Error::Identity`] when the data are those of another member.
+    async fn publish_once(&self) -> Result<()> {
+        // A crash may have kept from the store what the log says of the members; now it is known.
+        self.core.read_barrier().await?;
+        let (core, config) = (&self.core, self.core.config());
+        identity::check_place(config, core.member_id(), &apply::members(core.store())?)?;
+        let request = Request::PublishMember(PublishMember {
+            member_id: core.member_id(),
+            name: config.name.clone(),
+            client_urls: config.client_urls.clone(),
+        });
+        core.propose(request).await.map(drop)
     }
 
     /// Resolves with the reason when the member can no longer go on and must stop.
