@@ -6,7 +6,7 @@
 //!                                                          ▼
 //!                   linearizable look at the members ──► rules ──► one entry of Raft's log
 //! ```
-//! [`change`] is that way; [`rules`] says what is refused, and with which of etcd's errors;
+//! [`mod@change`] is that way; [`rules`] says what is refused, and with which of etcd's errors;
 //! [`service`] is the leader's end of it for other members. [`standing`] is how every member is.
 //!
 //! The entry changes Raft's membership and the member records in one step (`apply/cluster.rs`): a
