@@ -2,7 +2,7 @@
 //!
 //! Four connections lead from a member to each peer, so that nothing waits behind something large
 //! or slow: appends, control (heartbeats, votes, leadership transfer), snapshots, and forwarded
-//! requests (proposals and read indexes). Each is a [`line`]: made when it is first needed and made
+//! requests (proposals and read indexes). Each is a [`mod@line`]: made when it is first needed and made
 //! again when it breaks, or when the peer is another process by now; the peer's name is resolved at
 //! every attempt ([`Dialer`]).
 //!
