@@ -371,6 +371,11 @@ async fn removed(core: &Arc<Core>) {
         "the member has been permanently removed from the cluster; the data-dir used by this \
          member must be removed"
     );
+    note_removal(core).await;
+}
+
+/// Notes in the data that the member was removed; a failure is logged.
+pub(crate) async fn note_removal(core: &Arc<Core>) {
     let marking = Arc::clone(core);
     let marked = tokio::task::spawn_blocking(move || identity::mark_removed(marking.config()));
     match marked.await {

@@ -8,8 +8,8 @@ use kvd_raft::Change;
 use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
-use crate::identity;
 use crate::members;
+use crate::server::note_removal;
 
 /// Most time that leaving may take. If it does not succeed the leader sees to it later.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,12 +68,6 @@ pub async fn leave(core: &Arc<Core>) -> bool {
 
 /// Notes in the data that it is of no use any more: nobody may be left to say so at the next start.
 async fn left(core: &Arc<Core>) -> bool {
-    let marking = Arc::clone(core);
-    let marked = tokio::task::spawn_blocking(move || identity::mark_removed(marking.config()));
-    match marked.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the removal could not be noted in the data"),
-        Err(error) => tracing::error!(%error, "the removal could not be noted in the data"),
-    }
+    note_removal(core).await;
     true
 }
