@@ -423,11 +423,7 @@ pub fn admit(view: &View, policy: &Policy, who: &Applicant, learners_max: usize)
             learners.join(", ")
         ));
     }
-    let voters: Vec<&Member> = view
-        .members
-        .iter()
-        .filter(|member| !member.learner)
-        .collect();
+    let voters = voters(view);
     let healthy = voters
         .iter()
         .filter(|voter| voter.votes && voter.answers())
@@ -468,13 +464,15 @@ fn replace(view: &View, policy: &Policy, who: &Applicant, old: &Member) -> Admis
     }
 }
 
+/// The members that count for the quorum.
+fn voters(view: &View) -> Vec<&Member> {
+    let members = view.members.iter();
+    members.filter(|member| !member.learner).collect()
+}
+
 /// How many more voters may be lost.
 pub fn failure_tolerance(view: &View) -> usize {
-    let voters: Vec<&Member> = view
-        .members
-        .iter()
-        .filter(|member| !member.learner)
-        .collect();
+    let voters = voters(view);
     let healthy = voters
         .iter()
         .filter(|voter| voter.votes && voter.is_healthy())
