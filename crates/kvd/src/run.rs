@@ -1,6 +1,6 @@
 //! Running a member from its settings: binds, starts, serves, and stops in the reverse order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use kvd_server::metrics::{GrpcMetricsService, Level, Metrics};
 use kvd_server::peer_info::PeerInfo;
 use kvd_server::services::admission::{Admission, AdmissionLayer};
 use kvd_server::services::routes::ClientRoutes;
-use kvd_server::{Config, Ending, Server, config, limits as server_limits};
+use kvd_server::{Config, Ending, Server, config, identity, limits as server_limits};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 use tower::util::MapRequest;
@@ -183,7 +183,13 @@ impl Run<'_> {
         let config = server.core().config();
         let others = config.initial_cluster.iter();
         let others = others.filter(|(name, _)| **name != config.name);
-        let urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
+        let mut urls: BTreeSet<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
+        // How the others were found at the first start does not matter, and may not work any more.
+        match identity::load(&config.data_dir) {
+            Ok(identity) => urls.extend(identity.into_iter().flat_map(|known| known.peers)),
+            Err(error) => warn!(%error, "the others of the cluster that was joined are not known"),
+        }
+        urls.retain(|url| !config.peer_urls.contains(url));
         let ids = (server.core().cluster_id(), server.core().member_id());
         // Who is one of a new cluster's first members knows the others from the beginning.
         let is_blank = || {
@@ -227,10 +233,15 @@ impl Run<'_> {
     }
 
     /// Whether a first start ended after it had noted who the member is and before its log began.
-    /// Then it needs the first members once more, which are in the log from then on.
+    /// Then it needs the first members once more, which are in the log from then on. Who joins gets
+    /// its log from the others.
     fn was_cut_short(&self, config: &Config) -> bool {
+        let known = identity::load(&config.data_dir);
+        // What is wrong with it is said when the member starts.
+        let has_joined = matches!(known, Ok(Some(known)) if !known.peers.is_empty());
         let log = config.wal_path().read_dir();
         self.settings.discovery != Discovery::Off
+            && !has_joined
             && log.map_or(true, |mut files| files.next().is_none())
     }
 

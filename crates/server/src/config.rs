@@ -22,12 +22,14 @@ pub enum AutoCompaction {
 }
 
 /// What a running cluster says of a member that joins it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
     /// The cluster's ID.
     pub cluster_id: u64,
     /// The ID that the member was added with.
     pub member_id: u64,
+    /// The other members' peer URLs at that time.
+    pub peers: Vec<String>,
 }
 
 /// Everything that a member is started with.

@@ -9,7 +9,11 @@
 //! cluster_id=cdf818194e3a8c32
 //! member_id=8e9e05c52164694d
 //! token=etcd-cluster
+//! peer=http://10.0.0.7:2380
 //! ```
+//!
+//! `peer`: of a member that has joined, each of the others' peer URLs at that time. Until the first
+//! entry of the log has come, nothing else tells it whom to ask whether it is still a member.
 //!
 //! Source: etcd `server/etcdserver/api/membership/{member,cluster}.go`.
 
@@ -40,6 +44,8 @@ pub struct Identity {
     pub member_id: u64,
     /// The token that the cluster was started with.
     pub token: String,
+    /// Of a member that has joined, the others' peer URLs at that time.
+    pub peers: Vec<String>,
 }
 
 impl Identity {
@@ -160,11 +166,12 @@ pub fn resolve(config: &Config, is_blank: bool) -> Result<Resolved> {
             bootstrap,
         });
     }
-    if let Some(join) = config.join {
+    if let Some(join) = &config.join {
         let identity = Identity {
             cluster_id: join.cluster_id,
             member_id: join.member_id,
             token: config.initial_cluster_token.clone(),
+            peers: join.peers.clone(),
         };
         write(&path, &identity)?;
         return Ok(Resolved {
@@ -259,6 +266,7 @@ pub(crate) fn of_name(members: &[Member], name: &str, token: &str) -> Result<Ide
         cluster_id: cluster_id(members),
         member_id: own.id,
         token: token.to_owned(),
+        peers: Vec::new(),
     })
 }
 
@@ -326,19 +334,24 @@ fn parse(text: &str) -> Option<Identity> {
     let cluster_id = u64::from_str_radix(field("cluster_id")?, 16).ok()?;
     let member_id = u64::from_str_radix(field("member_id")?, 16).ok()?;
     let token = field("token")?.to_owned();
+    let peers = lines.map(|line| line.strip_prefix("peer=").map(str::to_owned));
     Some(Identity {
         cluster_id,
         member_id,
         token,
+        peers: peers.collect::<Option<_>>()?,
     })
 }
 
 /// Stores an identity, durably.
 pub(crate) fn write(path: &Path, identity: &Identity) -> Result<()> {
-    let text = format!(
+    let mut text = format!(
         "{HEADER}\ncluster_id={:016x}\nmember_id={:016x}\ntoken={}\n",
         identity.cluster_id, identity.member_id, identity.token
     );
+    for peer in &identity.peers {
+        text.push_str(&format!("peer={peer}\n"));
+    }
     write_durably(path, &text)
 }
 
@@ -391,6 +404,7 @@ mod tests {
             cluster_id: 7,
             member_id: 9,
             token: "a=b".into(),
+            peers: vec!["http://a:1".into(), "http://b:1".into()],
         };
         write(&path, &identity).expect("written");
         assert_eq!(read(&path).expect("read"), Some(identity));
@@ -475,6 +489,7 @@ mod tests {
         config.join = Some(crate::config::Join {
             cluster_id: 7,
             member_id: 9,
+            peers: vec!["http://other:2380".into()],
         });
         let joined = resolve(&config, true).expect("joined");
         assert_eq!(

@@ -1,5 +1,6 @@
 //! From a data directory to who this member is: rounds of questions until that is decided.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub enum Began {
         cluster_id: u64,
         /// This member's ID.
         member_id: u64,
+        /// The other members' peer URLs.
+        peers: Vec<String>,
     },
 }
 
@@ -166,7 +169,8 @@ impl<'a> Beginner<'a> {
                     return Ok(Began::Founders(promise));
                 }
                 Step::Join { cluster_id, leader } => {
-                    if let Some(began) = self.join(cluster_id, leader).await? {
+                    let peers = peers(&round, &cluster_id);
+                    if let Some(began) = self.join(cluster_id, leader, peers).await? {
                         return Ok(began);
                     }
                 }
@@ -231,6 +235,11 @@ impl<'a> Beginner<'a> {
         std::future::pending().await
     }
 
+    fn without_own(&self, mut urls: Vec<String>) -> Vec<String> {
+        urls.retain(|url| !self.peer_urls.contains(url));
+        urls
+    }
+
     fn own(&self) -> Own {
         Own {
             founder: Founder {
@@ -282,8 +291,13 @@ impl<'a> Beginner<'a> {
         round
     }
 
-    /// Asks the leader to be added.
-    async fn join(&self, cluster: String, leader: Vec<String>) -> anyhow::Result<Option<Began>> {
+    /// Asks the leader to be added. `peers`: the members' peer URLs.
+    async fn join(
+        &self,
+        cluster: String,
+        leader: Vec<String>,
+        peers: Vec<String>,
+    ) -> anyhow::Result<Option<Began>> {
         let request = JoinRequest {
             token: self.settings.initial_cluster_token.clone(),
             cluster_id: cluster.clone(),
@@ -316,6 +330,7 @@ impl<'a> Beginner<'a> {
                     return Ok(Some(Began::Joined {
                         cluster_id,
                         member_id,
+                        peers: self.without_own(peers),
                     }));
                 }
                 self.board
@@ -349,6 +364,17 @@ pub fn begun_with(disk: &Disk, identity: &Identity, token: &str) -> Option<Promi
     let promise = disk.promise()?;
     let began = identity::founders_token(token, &promise.founders) == identity.token;
     began.then_some(promise)
+}
+
+/// The peer URLs of all whom the members of `cluster` that answered know, each once.
+fn peers(round: &Round, cluster: &str) -> Vec<String> {
+    let answers = round.answers.iter().map(|(_, answer)| answer);
+    let started = answers.filter_map(|answer| answer.started.as_ref());
+    let members = started
+        .filter(|started| started.cluster_id == cluster)
+        .flat_map(|started| &started.members);
+    let urls: BTreeSet<&String> = members.flat_map(|member| &member.peer_urls).collect();
+    urls.into_iter().cloned().collect()
 }
 
 fn names(promise: &Promise) -> Vec<&str> {

@@ -55,10 +55,12 @@ pub async fn find_out(
             Began::Joined {
                 cluster_id,
                 member_id,
+                peers,
             } => {
                 config.join = Some(Join {
                     cluster_id,
                     member_id,
+                    peers,
                 });
             }
         },

@@ -1,7 +1,11 @@
 //! A member that was removed before it ever heard from its cluster: nobody will contact it, and the
-//! peers that would tell it are those that it has not been told of. It asks those that
-//! `--initial-cluster` names.
+//! peers that would tell it are those that it has not been told of. It asks those that were there
+//! when it joined, and those that `--initial-cluster` names.
+//!
+//! Differs from etcd: a member that is started again before anything has come knows no peer there,
+//! and waits for ever.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kvd_raft::Dialer;
@@ -21,7 +25,7 @@ const EXPLAIN: Duration = Duration::from_secs(10);
 /// cluster and of this member. `is_blank`: whether it still has not heard anything.
 pub async fn learned(
     dialer: &dyn Dialer,
-    urls: &[String],
+    urls: &BTreeSet<String>,
     ids: (u64, u64),
     is_blank: impl Fn() -> bool,
 ) {

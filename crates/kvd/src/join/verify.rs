@@ -125,9 +125,11 @@ pub async fn verify(
         });
     }
     check_version(dialer, &cluster, own.id).await?;
+    let others = cluster.members.iter().filter(|member| member.id != own.id);
     Ok(Join {
         cluster_id: cluster.id,
         member_id: own.id,
+        peers: others.flat_map(|other| other.peer_urls.clone()).collect(),
     })
 }
 

@@ -141,6 +141,11 @@ impl Hosts {
 
     /// Starts the member on a host with what SRV records say, and nothing else, of the others.
     fn start(&mut self, place: usize) -> Result<()> {
+        self.start_with(place, &[])
+    }
+
+    /// The same with further arguments, which win.
+    fn start_with(&mut self, place: usize, arguments: &[&str]) -> Result<()> {
         let (name, number) = (self.hosts[place].name, self.hosts[place].number);
         let mut command = Command::new("nsenter");
         command
@@ -158,7 +163,7 @@ impl Hosts {
         ] {
             command.args([flag, &format!("http://{name}.{DOMAIN}:{port}")]);
         }
-        command.env_remove("KVD_BIN");
+        command.args(arguments).env_remove("KVD_BIN");
         let log = format!("{name}.{number}.log");
         self.hosts[place].process = Some(Process::start(command, self.folder.path(), &log)?);
         Ok(())
@@ -301,5 +306,66 @@ async fn moves() -> Result<()> {
     hosts.publish();
     hosts.reached(moved, "it led").await?;
     ensure!(hosts.kvctl(&["get", "key", "--print-value-only"])? == "1\n");
+    removed_unheard(&mut hosts).await
+}
+
+/// One that joins by SRV records, is removed before it has heard anything, and is started again:
+/// what it has of the others is what it was told when it joined.
+async fn removed_unheard(hosts: &mut Hosts) -> Result<()> {
+    println!("a member that is removed before its first contact");
+    hosts.add("d")?;
+    hosts.publish();
+    let offered = |port| ["a", "b", "c", "d"].map(|name| (format!("{name}.{DOMAIN}"), port));
+    hosts.zone.publish_services(Services::from([
+        (
+            format!("_etcd-server-one._tcp.{DOMAIN}"),
+            offered(2380).to_vec(),
+        ),
+        (
+            format!("_etcd-client-one._tcp.{DOMAIN}"),
+            offered(2379)[..3].to_vec(),
+        ),
+    ]));
+    let url = format!("http://d.{DOMAIN}:2380");
+    let added = wait::until("d is added", SOON, || async {
+        hosts.kvctl(&["member", "add", "d", "--learner", "--peer-urls", &url])
+    })
+    .await?;
+    let id = added
+        .split_whitespace()
+        .nth(1)
+        .context("its ID")?
+        .to_owned();
+    // Nobody reaches it: it listens elsewhere.
+    let arguments = [
+        "--initial-cluster-state",
+        "existing",
+        "--listen-peer-urls",
+        "http://127.0.0.1:9",
+    ];
+    hosts.start_with(3, &arguments)?;
+    let process = hosts.hosts[3].process.as_mut().context("it runs")?;
+    process.wait_log("starting a member", SOON).await?;
+    process.signal(Signal::KILL)?;
+    process.wait_exit(SOON).await?;
+    hosts.kvctl(&["member", "remove", &id])?;
+    hosts.start_with(3, &arguments)?;
+    let process = hosts.hosts[3].process.as_mut().context("it runs")?;
+    let status = process.wait_exit(SOON).await?;
+    let log = process.log();
+    ensure!(status.success(), "{status}: {log}");
+    ensure!(
+        log.contains("the member has been permanently removed from the cluster"),
+        "{log}"
+    );
+    // And it is not started again as if nothing had happened.
+    hosts.start_with(3, &arguments)?;
+    let process = hosts.hosts[3].process.as_mut().context("it runs")?;
+    let status = process.wait_exit(SOON).await?;
+    ensure!(
+        !status.success() && process.log().contains("remove the data directory"),
+        "{status}: {}",
+        process.log()
+    );
     Ok(())
 }
