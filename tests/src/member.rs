@@ -51,6 +51,7 @@ pub struct Member {
     folder: PathBuf,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    under: Vec<String>,
     client_scheme: &'static str,
     peer_scheme: &'static str,
     child: Option<Child>,
@@ -70,6 +71,7 @@ impl Member {
             folder: folder.to_owned(),
             arguments: Vec::new(),
             variables: Vec::new(),
+            under: Vec::new(),
             client_scheme: "http",
             peer_scheme: "http",
             child: None,
@@ -134,6 +136,11 @@ impl Member {
         self.variables.push((name.to_owned(), value.to_string()));
     }
 
+    /// Starts it from now on by a program that becomes it, such as `nsenter` with its arguments.
+    pub fn run_under(&mut self, words: Vec<String>) {
+        self.under = words;
+    }
+
     /// The command line, without the binary, for the given `--initial-cluster`.
     pub fn command_line(&self, initial_cluster: &str) -> Vec<String> {
         let mut line: Vec<String> = [
@@ -161,7 +168,10 @@ impl Member {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         self.starts += 1;
         let log = File::create(self.log_path())?;
-        let child = Command::new(binary("kvd")?)
+        let mut words = self.under.iter().map(Into::into).collect::<Vec<_>>();
+        words.push(binary("kvd")?.into_os_string());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(self.command_line(initial_cluster))
             .env_remove("KVD_BIN")
             .envs(self.variables.iter().cloned())

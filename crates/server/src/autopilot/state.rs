@@ -17,6 +17,9 @@ use crate::error::Result;
 
 /// Actions that are remembered for the status.
 const ACTIONS_MAX: usize = 20;
+/// How much time between two looks counts as silence of the others. Looks are twice a second; when
+/// more time passes, this process stood still or its clock jumped, and it is not known who was there.
+const BETWEEN_LOOKS_MAX: Duration = Duration::from_secs(1);
 
 /// What a member is told about acting by itself.
 #[derive(Clone)]
@@ -64,19 +67,35 @@ impl Default for Settings {
 }
 
 /// What was seen of one member. Written by [`Autopilot::watch`] alone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Track {
     /// When the way to it was last seen open.
     contact: Option<Instant>,
-    /// Since when it is not, or since when it is watched.
-    silent_since: Instant,
+    /// For how long it was seen closed since then.
+    silent: Duration,
     /// Since when it has all but the latest entries.
     caught_up_since: Option<Instant>,
+}
+
+impl Track {
+    /// One look: whether the way to it is open, and the time since the look before, of which there
+    /// was none if this member has just become one.
+    fn look(&mut self, now: Instant, is_open: bool, before: Option<Instant>) {
+        if is_open {
+            self.contact = Some(now);
+            self.silent = Duration::ZERO;
+        } else if let Some(before) = before {
+            let passed = now.saturating_duration_since(before);
+            self.silent += passed.min(BETWEEN_LOOKS_MAX);
+        }
+    }
 }
 
 #[derive(Default)]
 struct Watched {
     members: HashMap<u64, Track>,
+    /// When it was last looked.
+    looked: Option<Instant>,
     /// The leader's last entry at the look before; zero when this member did not lead.
     last_index: u64,
 }
@@ -129,16 +148,12 @@ impl Autopilot {
             .copied()
             .collect();
         watched.members.retain(|id, _| ids.contains(id));
+        let looked = watched.looked.replace(now);
         for id in ids {
-            let track = watched.members.entry(id).or_insert(Track {
-                contact: None,
-                silent_since: now,
-                caught_up_since: None,
-            });
-            if id == core.member_id() || core.node().connected_since(id).is_some() {
-                track.contact = Some(now);
-                track.silent_since = now;
-            }
+            let is_new = !watched.members.contains_key(&id);
+            let track = watched.members.entry(id).or_default();
+            let is_open = id == core.member_id() || core.node().connected_since(id).is_some();
+            track.look(now, is_open, looked.filter(|_| !is_new));
             let has = match id == core.member_id() {
                 true => Some(status.last_index),
                 false => core.node().matched_index(id),
@@ -178,7 +193,7 @@ impl Autopilot {
                 local,
                 reachable_for: reachable,
                 unreachable_for: match (reachable, track) {
-                    (None, Some(track)) => since(track.silent_since),
+                    (None, Some(track)) => track.silent,
                     _ => Duration::ZERO,
                 },
                 caught_up_for: track.and_then(|track| track.caught_up_since).map(since),
@@ -276,4 +291,30 @@ pub(super) fn called(view: &View, action: &Action) -> String {
 
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_stood_still_takes_nobody_for_silent() {
+        let begun = Instant::now();
+        let at = |millis| begun + Duration::from_millis(millis);
+        let mut track = Track::default();
+        track.look(at(0), false, None);
+        assert_eq!(track.silent, Duration::ZERO);
+        track.look(at(500), false, Some(at(0)));
+        track.look(at(1_000), false, Some(at(500)));
+        assert_eq!(track.silent, Duration::from_secs(1));
+        // An hour in which nobody looked.
+        track.look(at(3_600_000), false, Some(at(1_000)));
+        assert_eq!(track.silent, Duration::from_secs(2));
+        // A clock that went back.
+        track.look(at(1_000), false, Some(at(3_600_000)));
+        assert_eq!(track.silent, Duration::from_secs(2));
+        track.look(at(1_500), true, Some(at(1_000)));
+        assert_eq!(track.silent, Duration::ZERO);
+        assert_eq!(track.contact, Some(at(1_500)));
+    }
 }

@@ -4,196 +4,24 @@
 //! written while they look. `KVD_BOOTSTRAP_RUNS` sets how often the beginning is raced.
 #![allow(missing_docs)]
 
-use std::path::PathBuf;
+mod clocks;
+mod killed;
+mod secure;
+mod set;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use kvd_api::pb::etcdserverpb::{
-    Member as Record, MemberListRequest, MemberRemoveRequest, PutRequest, RangeRequest,
-};
-use kvd_tests::member::{Member, binary};
+use kvd_api::pb::etcdserverpb::MemberRemoveRequest;
+use kvd_tests::member::binary;
 use kvd_tests::{http, wait};
-use rand::Rng;
+use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(60);
-
-/// Members `db-0`, `db-1`, … of one set.
-struct Set {
-    members: Vec<Member>,
-    folder: TempDir,
-}
-
-impl Set {
-    /// `count` members, none of which runs; the name server knows nobody. `arguments` for each.
-    fn new(count: usize, arguments: &[&str]) -> Result<Set> {
-        let folder = tempfile::Builder::new().prefix("kvd-test-").tempdir()?;
-        let mut set = Set {
-            members: Vec::new(),
-            folder,
-        };
-        set.show(&[])?;
-        std::fs::write(set.replicas_file(), count.to_string())?;
-        for number in 0..count {
-            set.add(&format!("db-{number}"), &format!("db-{number}"), arguments)?;
-        }
-        Ok(set)
-    }
-
-    fn add(&mut self, name: &str, folder: &str, arguments: &[&str]) -> Result<()> {
-        let mut member = Member::new(name, &self.folder.path().join(folder))?;
-        let discovery = format!("file:{}", self.names_file().display());
-        member.add_arguments(&[
-            "--initial-cluster-state=auto",
-            "--discovery-dns",
-            &discovery,
-            "--autopilot-stabilization-time=1s",
-            // Without the five seconds that etcd waits for; what autopilot itself refuses stays.
-            "--strict-reconfig-check=false",
-        ]);
-        member.add_arguments(arguments);
-        self.members.push(member);
-        Ok(())
-    }
-
-    /// Lets members leave when fewer are wanted.
-    fn wanted(&mut self) {
-        let flag = format!(
-            "--autopilot-desired-replicas-file={}",
-            self.replicas_file().display()
-        );
-        for member in &mut self.members {
-            member.add_arguments(&[&flag]);
-        }
-    }
-
-    fn want(&self, count: usize) -> Result<()> {
-        Ok(std::fs::write(self.replicas_file(), count.to_string())?)
-    }
-
-    fn names_file(&self) -> PathBuf {
-        self.folder.path().join("names")
-    }
-
-    fn replicas_file(&self) -> PathBuf {
-        self.folder.path().join("replicas")
-    }
-
-    /// What the name server says from now on.
-    fn show(&self, indices: &[usize]) -> Result<()> {
-        let addresses = indices
-            .iter()
-            .map(|index| self.members[*index].peer_address());
-        let lines: Vec<String> = addresses.collect();
-        let part = self.folder.path().join("names.part");
-        std::fs::write(&part, lines.join("\n"))?;
-        Ok(std::fs::rename(part, self.names_file())?)
-    }
-
-    fn start(&mut self, index: usize) -> Result<()> {
-        self.members[index].start("")
-    }
-
-    /// Starts the first `count`, all of them known to the name server, and waits for them.
-    async fn start_all(&mut self, count: usize) -> Result<()> {
-        self.show(&(0..count).collect::<Vec<_>>())?;
-        for index in 0..count {
-            self.start(index)?;
-        }
-        for member in &mut self.members[..count] {
-            member.wait_ready(SOON).await?;
-        }
-        Ok(())
-    }
-
-    fn status(&self, index: usize) -> Result<Value> {
-        http::get(&self.members[index].client_address(), "/v1/autopilot")?.json()
-    }
-
-    /// Waits until the status of a member says `text` as its reason.
-    async fn wait_reason(&self, index: usize, phase: &str, text: &str) -> Result<()> {
-        wait::until(text, SOON, || async {
-            let status = self.status(index)?;
-            let reason = status["reason"].as_str().unwrap_or_default();
-            ensure!(
-                reason.contains(text) && status["phase"] == phase,
-                "{status:#}"
-            );
-            Ok(())
-        })
-        .await
-    }
-
-    /// Waits until exactly these are members, with votes, and the leader calls all healthy.
-    async fn wait_members(&self, at: usize, names: &[&str]) -> Result<Vec<Record>> {
-        wait::until("the members", SOON, || async {
-            let members = list(&self.members[at]).await?;
-            let mut found: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
-            found.sort_unstable();
-            ensure!(
-                found == names,
-                "{found:?}, not {names:?}: {:#}",
-                self.status(at)?
-            );
-            ensure!(
-                members.iter().all(|member| !member.is_learner),
-                "{members:?}"
-            );
-            let status = self.status(at)?;
-            ensure!(status["healthy"] == true, "{status:#}");
-            Ok(members)
-        })
-        .await
-    }
-}
-
-async fn list(member: &Member) -> Result<Vec<Record>> {
-    let request = MemberListRequest { linearizable: true };
-    Ok(member
-        .cluster()
-        .await?
-        .member_list(request)
-        .await?
-        .into_inner()
-        .members)
-}
-
-async fn put(member: &Member, key: &str) -> Result<()> {
-    let request = PutRequest {
-        key: Bytes::from(key.to_owned()),
-        value: Bytes::from_static(b"v"),
-        ..PutRequest::default()
-    };
-    wait::until("a write", SOON, || async {
-        member.kv().await?.put(request.clone()).await?;
-        Ok(())
-    })
-    .await
-}
-
-/// Reads a key at a member, which may have been a learner a moment ago.
-async fn has(member: &Member, key: &str) -> Result<bool> {
-    let request = RangeRequest {
-        key: Bytes::from(key.to_owned()),
-        ..RangeRequest::default()
-    };
-    wait::until("a read", SOON, || async {
-        let reply = member.kv().await?.range(request.clone()).await?;
-        Ok(reply.into_inner().count == 1)
-    })
-    .await
-}
-
-fn id_of(members: &[Record], name: &str) -> Result<u64> {
-    let member = members.iter().find(|member| member.name == name);
-    Ok(member
-        .with_context(|| format!("no {name} in {members:?}"))?
-        .id)
-}
+use set::{SOON, Set, has, id_of, list, put};
 
 fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
     let status = std::process::Command::new("cp")
@@ -208,8 +36,11 @@ fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
 /// Records appear one by one, in random order, while the members look, and are killed now and then.
 #[tokio::test]
 async fn a_raced_bootstrap_always_makes_one_cluster() -> Result<()> {
-    let runs = std::env::var("KVD_BOOTSTRAP_RUNS").ok();
-    let runs: u32 = runs.and_then(|runs| runs.parse().ok()).unwrap_or(5);
+    let number = |variable: &str| -> Option<u64> { std::env::var(variable).ok()?.parse().ok() };
+    let runs: u64 = number("KVD_BOOTSTRAP_RUNS").unwrap_or(5);
+    let seed: u64 = number("KVD_SEED").unwrap_or_else(|| rand::rng().random());
+    println!("seed {seed}: replay with KVD_SEED={seed} KVD_BOOTSTRAP_RUNS={runs}");
+    let mut random = StdRng::seed_from_u64(seed);
     // Another cluster answers under the same name.
     let mut stranger = Set::new(1, &["--autopilot-bootstrap-expect=1"])?;
     stranger.members[0].add_arguments(&["--initial-cluster-token=another"]);
@@ -218,11 +49,11 @@ async fn a_raced_bootstrap_always_makes_one_cluster() -> Result<()> {
     for run in 0..runs {
         let mut set = Set::new(3, &[])?;
         let mut order = [0, 1, 2];
-        order.shuffle(&mut rand::rng());
+        order.shuffle(&mut random);
         for index in order {
             set.start(index)?;
         }
-        order.shuffle(&mut rand::rng());
+        order.shuffle(&mut random);
         for known in 0..=3 {
             let shown: Vec<String> = order[..known]
                 .iter()
@@ -231,16 +62,17 @@ async fn a_raced_bootstrap_always_makes_one_cluster() -> Result<()> {
                 .collect();
             std::fs::write(set.names_file(), shown.join("\n"))?;
             // The length of a delay of the name server, and not a wait for anything.
-            let millis = rand::rng().random_range(0..400);
+            let millis = random.random_range(0..400);
             tokio::time::sleep(Duration::from_millis(millis)).await;
-            if rand::rng().random_bool(0.25) {
-                let index = rand::rng().random_range(0..3);
+            if random.random_bool(0.25) {
+                let index = random.random_range(0..3);
                 set.members[index].kill()?;
                 set.start(index)?;
             }
         }
         for member in &mut set.members {
-            member.wait_ready(SOON).await?;
+            let ready = member.wait_ready(SOON).await;
+            ready.with_context(|| format!("run {run}, seed {seed}"))?;
         }
         let mut clusters = Vec::new();
         for member in &set.members {
@@ -248,7 +80,7 @@ async fn a_raced_bootstrap_always_makes_one_cluster() -> Result<()> {
             clusters.push(header.cluster_id);
         }
         clusters.dedup();
-        ensure!(clusters.len() == 1, "run {run}: {clusters:x?}");
+        ensure!(clusters.len() == 1, "run {run}, seed {seed}: {clusters:x?}");
         set.wait_members(0, &["db-0", "db-1", "db-2"]).await?;
         put(&set.members[1], "a").await?;
         ensure!(has(&set.members[2], "a").await?);
@@ -469,28 +301,6 @@ async fn the_dead_are_removed_by_the_policy_and_never_below_the_quorum() -> Resu
     set.start(2)?;
     set.members[2].wait_ready(SOON).await?;
     set.wait_members(0, &["db-0", "db-1", "db-2"]).await?;
-    Ok(())
-}
-
-/// Killed after ever longer times, from before it has asked until it has its vote.
-#[tokio::test]
-async fn a_member_killed_at_each_step_of_joining_gets_there() -> Result<()> {
-    let mut set = Set::new(4, &[])?;
-    set.start_all(3).await?;
-    set.wait_members(0, &["db-0", "db-1", "db-2"]).await?;
-    set.show(&[0, 1, 2, 3])?;
-    for millis in [60, 150, 300, 450, 700, 1_000, 1_600, 2_400] {
-        set.start(3)?;
-        // The schedule of the kills, and not a wait for anything.
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-        set.members[3].kill()?;
-    }
-    // A disk that is lost half-way is another one.
-    std::fs::remove_dir_all(set.members[3].data_dir())?;
-    set.start(3)?;
-    set.members[3].wait_ready(SOON).await?;
-    set.wait_members(0, &["db-0", "db-1", "db-2", "db-3"])
-        .await?;
     Ok(())
 }
 
