@@ -278,10 +278,10 @@ class KeysView {
       return;
     }
     try {
-      const { pair } = await api.getPair(key, { revision, signal });
+      const { pair, revision: now } = await api.getPair(key, { revision, signal });
       if (signal.aborted || this.signal.aborted) return;
       this.pair = pair;
-      this.showKey(key, pair, signal);
+      this.showKey(key, pair, revision || now, signal);
     } catch (error) {
       if (api.isAborted(error) || this.signal.aborted) return;
       this.detail.replaceChildren(this.head(key, []), h('p', { class: 'notice error', role: 'alert' }, api.explain(error)));
@@ -294,13 +294,20 @@ class KeysView {
     return h('div', { class: 'detail-head' }, back, name, h('div', { class: 'actions' }, actions));
   }
 
-  showKey(key, pair, signal) {
+  /** `at`: the revision at which `pair` is what is there. */
+  showKey(key, pair, at, signal) {
     const past = this.at.revision !== '';
     const writable = mayWrite(key);
     if (!pair) {
       const text = past ? `There was no such key at revision ${this.at.revision}.` : 'There is no such key.';
       const make = writable && !past ? [button('Create…', () => this.create(key))] : [];
-      this.detail.replaceChildren(this.head(key, make), h('p', { class: 'empty' }, text));
+      const revive = writable && !past ? (old) => this.create(key, old) : null;
+      this.detail.replaceChildren(
+        this.head(key, make),
+        h('p', { class: 'empty' }, text),
+        h('h3', {}, 'History'),
+        historyView(key, null, at, revive, signal),
+      );
       return;
     }
     const actions = [];
@@ -325,14 +332,15 @@ class KeysView {
       facts(pair, value),
       valueView(value),
       h('h3', {}, 'History'),
-      historyView(key, pair, restore, signal),
+      historyView(key, pair, at, restore, signal),
     );
   }
 
-  async create(key = null) {
+  /** `value`: what to begin with. */
+  async create(key = null, value = undefined) {
     if (!writesAtAll()) return;
     const begin = key ?? (this.at.prefix.length ? this.at.prefix : null);
-    const made = await edit({ key: begin });
+    const made = await edit({ key: begin, value });
     if (made) this.changed(made);
   }
 

@@ -63,6 +63,7 @@ async fn every_view_shows_what_the_cluster_has() -> Result<()> {
     the_watch(browser, &address).await?;
     the_leases(browser, &address).await?;
     the_metrics(browser, &address).await?;
+    earlier_lives(browser, &address).await?;
     the_frame(browser).await?;
     no_complaints(browser)?;
 
@@ -156,9 +157,7 @@ async fn a_key(browser: &Browser) -> Result<()> {
     browser
         .until("document.querySelectorAll('.versions li').length === 3")
         .await?;
-    browser
-        .until_shown("there was no such key just before")
-        .await?;
+    browser.until_shown("there was no such key before").await?;
     browser.eval("(document.querySelector('.versions details').open = true, true)")?;
     browser
         .until("document.querySelector('.versions .diff .gone')?.textContent.includes('5433')")
@@ -189,6 +188,74 @@ async fn a_key(browser: &Browser) -> Result<()> {
         .await?;
     browser.eval("location.hash = '#/keys?k=/nothing'")?;
     browser.until_shown("There is no such key.").await
+}
+
+/// A key that was deleted twice and is there again, one that is not, and what compaction takes.
+async fn earlier_lives(browser: &Browser, address: &str) -> Result<()> {
+    let delete = json!({ "key": encode("/app/phoenix") });
+    put(address, "/app/phoenix", "first")?;
+    put(address, "/app/phoenix", "first, changed")?;
+    call(address, "kv/deleterange", &delete)?;
+    // More revisions in between than are looked through at once.
+    for number in 0..100 {
+        put(address, "/app/noise", number.to_string())?;
+    }
+    let second = put(address, "/app/phoenix", "second")?;
+    call(address, "kv/deleterange", &delete)?;
+    put(address, "/app/phoenix", "third")?;
+    browser.eval("location.hash = '#/keys?p=/app/&k=/app/phoenix'")?;
+    browser
+        .until("document.querySelectorAll('.versions > li').length === 6")
+        .await?;
+    browser.click("button", "Older versions")?;
+    browser.until_shown("there was no such key before").await?;
+    let shown = "[...document.querySelectorAll('.versions > li')].map((e) => \
+                 e.classList.contains('deletion') ? 'deleted' : \
+                 e.querySelector('.muted').textContent.split(' · ')[0])";
+    let expected = json!([
+        "version 1, now",
+        "deleted",
+        "version 1",
+        "deleted",
+        "version 2",
+        "version 1"
+    ]);
+    let versions = browser.eval(shown)?;
+    ensure!(versions == expected, "{versions}");
+    browser.eval("(document.querySelectorAll('.versions details')[2].open = true, true)")?;
+    browser.until_shown("first, changed").await?;
+    look(browser, "key-earlier-lives")?;
+
+    // One that is gone has a history, too.
+    call(address, "kv/deleterange", &delete)?;
+    browser.eval("location.hash = '#/keys?k=/app/phoenix'")?;
+    browser.until_shown("There is no such key.").await?;
+    browser
+        .until("document.querySelector('.versions > li.deletion + li details')")
+        .await?;
+    browser.eval("(document.querySelector('.versions details').open = true, true)")?;
+    browser.until_shown("third").await?;
+    browser.click("button", "Edit from this version…")?;
+    browser
+        .until("document.querySelector('dialog[open] textarea')?.value === 'third'")
+        .await?;
+    browser.click("button", "Cancel")?;
+
+    put(address, "/app/phoenix", "fourth")?;
+    let revision = second["header"]["revision"].clone();
+    call(address, "kv/compaction", &json!({ "revision": revision }))?;
+    browser.eval("location.hash = '#/keys?p=/app/&k=/app/phoenix'")?;
+    browser.until_shown("was compacted.").await?;
+    let versions = browser.eval(shown)?;
+    let expected = json!([
+        "version 1, now",
+        "deleted",
+        "version 1",
+        "deleted",
+        "version 1"
+    ]);
+    ensure!(versions == expected, "{versions}");
+    Ok(())
 }
 
 async fn hostile_names(browser: &Browser) -> Result<()> {
