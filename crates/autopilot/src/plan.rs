@@ -77,6 +77,27 @@ pub fn is_surplus(name: &str, desired: u32, first_ordinal: u32) -> Option<bool> 
     Some(desired > 0 && number.saturating_sub(first_ordinal) >= desired)
 }
 
+/// Whether members are counted rather than numbered: no name ends in a number, so that nobody is one
+/// of those that stay by its name alone.
+fn is_counted(view: &View) -> bool {
+    let mut members = view.members.iter();
+    members.all(|member| name::ordinal(member.called()).is_none())
+}
+
+fn answering(view: &View) -> usize {
+    view.members
+        .iter()
+        .filter(|member| member.answers())
+        .count()
+}
+
+/// Whether the member `name`, which is told to stop, goes for good: by its number, or where members
+/// are counted because more answer than are wanted. `desired` 0: all stop, and nobody leaves.
+pub fn goes_for_good(view: &View, name: &str, desired: u32, first_ordinal: u32) -> bool {
+    is_surplus(name, desired, first_ordinal)
+        .unwrap_or_else(|| desired > 0 && is_counted(view) && answering(view) > desired as usize)
+}
+
 /// When dead members are removed although nobody said that they go for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cleanup {
@@ -230,6 +251,9 @@ fn wish(view: &View, policy: &Policy, member: &Member) -> Option<Result<Action, 
         );
         return action(Kind::Leave, why);
     }
+    if let Some(wish) = one_too_many(view, policy, member) {
+        return Some(wish);
+    }
     if member.learner {
         return learner(policy, member);
     }
@@ -250,6 +274,40 @@ fn wish(view: &View, policy: &Policy, member: &Member) -> Option<Result<Action, 
     }
     let why = format!("it has not answered for {} s", seconds(silent));
     action(Kind::Cleanup, why)
+}
+
+/// Where members are counted and there are more than are wanted, whoever has been silent for longest
+/// goes: the others have taken its place.
+fn one_too_many(view: &View, policy: &Policy, member: &Member) -> Option<Result<Action, String>> {
+    let desired = view.desired.filter(|desired| *desired > 0)?;
+    let all = view.members.len();
+    if member.answers() || all <= desired as usize || !is_counted(view) {
+        return None;
+    }
+    let silent = view.members.iter().filter(|other| !other.answers());
+    let longest = silent.max_by_key(|other| (other.unreachable_for, other.id))?;
+    let seconds = member.unreachable_for.as_secs();
+    if longest.id != member.id {
+        let why = format!(
+            "{desired} members are wanted of {all}, and {} has been silent for longer",
+            longest.called()
+        );
+        return Some(Err(why));
+    }
+    if member.unreachable_for < policy.leave_after {
+        let why = format!(
+            "{desired} members are wanted of {all}, and it does not answer: it is removed after {} s",
+            policy.leave_after.as_secs()
+        );
+        return Some(Err(why));
+    }
+    Some(Ok(Action {
+        kind: Kind::Leave,
+        id: member.id,
+        why: format!(
+            "{desired} members are wanted of {all}, and it has not answered for {seconds} s"
+        ),
+    }))
 }
 
 fn learner(policy: &Policy, member: &Member) -> Option<Result<Action, String>> {
@@ -407,6 +465,13 @@ pub fn admit(view: &View, policy: &Policy, who: &Applicant, learners_max: usize)
         .find(|member| shares(member) || has_name(member));
     if let Some(old) = old {
         return replace(view, policy, who, old);
+    }
+    if let Some(desired) = view.desired.filter(|desired| *desired > 0)
+        && name::ordinal(&who.name).is_none()
+        && is_counted(view)
+        && answering(view) >= desired as usize
+    {
+        return Admission::Wait(format!("{desired} members are wanted, and as many answer"));
     }
     if let Some(why) = change_under_way(view, who.id) {
         return Admission::Wait(why);

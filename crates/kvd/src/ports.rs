@@ -8,9 +8,10 @@ use kvd_raft::Dialer;
 use kvd_server::metrics::Metrics;
 use tracing::info;
 
+use crate::auto::find::Finder;
 use crate::serve::{Listener, Secure};
 use crate::settings::Settings;
-use crate::tls::{self, Live, PeerDialer, Port, Watch};
+use crate::tls::{self, Find, Live, PeerDialer, Port, Watch};
 use crate::urls::Url;
 
 /// The sockets of a member.
@@ -77,6 +78,7 @@ impl Listeners {
 pub struct Security {
     client: Arc<Live>,
     peer: Arc<Live>,
+    finder: Option<Arc<dyn Find>>,
     _watch: Option<Watch>,
 }
 
@@ -128,9 +130,11 @@ impl Security {
             true => None,
             false => Some(Watch::start(watched, settings.tls_recheck_interval)?),
         };
+        let finder = Finder::new(settings, PeerDialer::new(Arc::clone(&peer)));
         Ok(Security {
             client,
             peer,
+            finder,
             _watch: watch,
         })
     }
@@ -142,7 +146,7 @@ impl Security {
 
     /// The same, for who must connect to addresses, too.
     pub fn peer_dialer(&self) -> PeerDialer {
-        PeerDialer::new(Arc::clone(&self.peer))
+        PeerDialer::new(Arc::clone(&self.peer)).finding(self.finder.clone())
     }
 
     /// For `--listen-client-urls` and `--listen-client-http-urls`.

@@ -19,6 +19,7 @@ use crate::api::{self, Api};
 use crate::container::{Handle, signal_process};
 use crate::controller;
 use crate::dns::{self, Mood, Zone};
+use crate::docker;
 use crate::host;
 use crate::manifest::Manifests;
 use crate::node::{self, Node, Options};
@@ -155,14 +156,14 @@ impl Cluster {
         self.resolve_here()
     }
 
-    /// Runs a compose or swarm file.
+    /// Runs a compose or swarm file, whose configs are in `folder`.
     ///
     /// Errors: a file that cannot be read.
-    pub async fn deploy(&mut self, text: &str) -> Result<()> {
-        let manifests = stack::manifests(text)?;
-        let names = Manifests::parse(&manifests)?.stateful_sets.into_keys();
-        self.node.state().stacked.extend(names);
-        self.apply(&manifests).await
+    pub async fn deploy(&mut self, text: &str, folder: &Path) -> Result<()> {
+        let stack = stack::manifests(text, folder)?;
+        self.node.state().stacked.extend(stack.names);
+        docker::serve(Arc::clone(&self.node))?;
+        self.apply(&stack.manifests).await
     }
 
     /// Lets programs outside of pods ask the cluster's name server too.
@@ -217,6 +218,19 @@ impl Cluster {
     /// The names of all pods.
     pub fn pods(&self) -> Vec<String> {
         self.node.state().pods.keys().cloned().collect()
+    }
+
+    /// The names of the pods that run kvd.
+    pub fn members(&self) -> Vec<String> {
+        let state = self.node.state();
+        let is_member = |template: &crate::manifest::PodTemplate| {
+            let first = template.spec.containers.first();
+            first.is_some_and(|container| container.image.contains("/kvd:"))
+        };
+        let pods = state.pods.iter();
+        pods.filter(|(_, pod)| is_member(&pod.template))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// A pod's address.
@@ -475,12 +489,12 @@ impl Cluster {
     pub async fn equal_hashes(&self, deadline: Duration) -> Result<u32> {
         wait::until("equal hashes", deadline, || async {
             let mut revision = 0;
-            for pod in self.pods() {
+            for pod in self.members() {
                 let header = self.status(&pod).await?.header.context("a header")?;
                 revision = revision.max(header.revision);
             }
             let mut first = None;
-            for pod in self.pods() {
+            for pod in self.members() {
                 let request = HashKvRequest { revision };
                 let mut member = self.maintenance(&pod).await?;
                 let asking = tokio::time::timeout(SOON, member.hash_kv(request));

@@ -37,7 +37,12 @@ cp "$etc"/* etc/
 cp /etc/ld.so.cache etc/
 
 while [ "$1" != -- ]; do
-  mkdir -p "./$2"
+  if [ -d "$1" ]; then
+    mkdir -p "./$2"
+  else
+    mkdir -p "./${2%/*}"
+    touch "./$2"
+  fi
   mount --bind "$1" "./$2"
   if [ "$3" = ro ]; then mount -o remount,bind,ro "./$2"; fi
   shift 3

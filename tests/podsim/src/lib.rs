@@ -17,18 +17,19 @@
 //!   [`node::Options::publishing`].
 //! - [`api`]: the API server, for pods that ask how many are wanted.
 //! - [`service`]: Services with an address relay to the pods that are published.
-//! - [`stack`]: compose and swarm files, as sets of one pod each.
+//! - [`stack`]: compose and swarm files, as sets of pods; [`docker`]: what a swarm does besides.
 //! - [`cluster`]: all of it together, and the things to do to it.
 //!
 //! Left out: scheduling, resources, storage classes, network policies, admission; Jobs that run by
-//! themselves; subPath, projected and host volumes. A Deployment's pods have numbers. Times differ
-//! where [`node::Options`] says.
+//! themselves; subPath and projected volumes, and host volumes but Docker's socket. A Deployment's
+//! pods have numbers. Times differ where [`node::Options`] says.
 
 pub mod api;
 pub mod cluster;
 pub mod container;
 pub mod controller;
 pub mod dns;
+pub mod docker;
 pub mod host;
 pub mod kubelet;
 pub mod manifest;

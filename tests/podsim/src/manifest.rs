@@ -522,6 +522,15 @@ pub struct Volume {
     pub persistent_volume_claim: Option<ClaimVolume>,
     /// An empty directory that lives as long as the pod.
     pub empty_dir: Option<Value>,
+    /// Something of the node's own.
+    pub host_path: Option<HostPath>,
+}
+
+/// `volumes.hostPath`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct HostPath {
+    /// Where it is on the node.
+    pub path: String,
 }
 
 /// `volumes.persistentVolumeClaim`.

@@ -14,6 +14,7 @@ use base64::Engine;
 use crate::api;
 use crate::container::Recipe;
 use crate::dns;
+use crate::docker;
 use crate::host;
 use crate::manifest::{Container, PodTemplate, Variable};
 use crate::state::State;
@@ -222,6 +223,10 @@ impl Node {
                 Some(volume) => self.volume(volume, sandbox)?,
             };
             let group = template.spec.security_context.fs_group;
+            if !folder.is_dir() {
+                mounts.push((folder, mount.mount_path.clone(), !mount.read_only));
+                continue;
+            }
             own(&folder, group).with_context(|| format!("volume {}", mount.name))?;
             mounts.push((folder, mount.mount_path.clone(), !mount.read_only));
         }
@@ -232,6 +237,10 @@ impl Node {
     }
 
     fn volume(&self, volume: &crate::manifest::Volume, sandbox: &Sandbox) -> Result<PathBuf> {
+        if let Some(host) = &volume.host_path {
+            ensure!(host.path == docker::SOCKET, "{} is not here", host.path);
+            return Ok(self.folder.join(docker::NAME));
+        }
         if let Some(claim) = &volume.persistent_volume_claim {
             let folder = self.claim(&claim.claim_name);
             ensure!(folder.is_dir(), "there is no claim {}", claim.claim_name);
@@ -296,6 +305,9 @@ impl Node {
         for variable in &container.env {
             let value = value_of(variable, &state, pod, sandbox)?;
             all.insert(variable.name.clone(), expand(&value, &all));
+        }
+        for value in all.values_mut() {
+            *value = docker::templated(value, pod);
         }
         Ok(all)
     }

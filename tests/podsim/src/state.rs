@@ -23,8 +23,9 @@ pub struct State {
     pub services: BTreeMap<String, (Service, Option<Ipv4Addr>)>,
     /// StatefulSets that are wanted, with the revision of their template.
     pub sets: BTreeMap<String, (StatefulSet, String)>,
-    /// Those sets that are services of a compose or swarm file.
-    pub stacked: BTreeSet<String>,
+    /// Those sets that are services of a compose or swarm file, and whether their tasks have names
+    /// only while they are healthy: in a swarm, those with a health check.
+    pub stacked: BTreeMap<String, bool>,
     /// What the CronJobs run.
     pub jobs: BTreeMap<String, PodTemplate>,
     /// Pods that are, or are ending.
@@ -117,7 +118,10 @@ impl State {
             .pods
             .values()
             .filter_map(|pod| Some((pod, pod.ip?)))
-            .filter(|(pod, _)| self.stacked.contains(&pod.set))
+            .filter(|(pod, _)| {
+                let only_healthy = self.stacked.get(&pod.set);
+                only_healthy.is_some_and(|only_healthy| pod.ready || !only_healthy)
+            })
         {
             for name in [pod.set.clone(), format!("tasks.{}", pod.set)] {
                 records.entry(name).or_default().push(ip);

@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod clocks;
+mod counted;
 mod killed;
 mod secure;
 mod set;
@@ -348,6 +349,20 @@ async fn flags_of_auto_mode_that_do_not_fit_are_refused() -> Result<()> {
                 "--autopilot-desired-replicas-file=b",
             ],
             "give one",
+        ),
+        (
+            &[
+                "--discovery-dns=a",
+                "--autopilot-desired-replicas-url=https://a:1/b",
+            ],
+            "http://HOST:PORT/PATH",
+        ),
+        (
+            &[
+                "--discovery-dns=a",
+                "--autopilot-desired-replicas-url=http://a",
+            ],
+            "http://HOST:PORT/PATH",
         ),
     ] {
         let output = std::process::Command::new(binary("kvd")?)

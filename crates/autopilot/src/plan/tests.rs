@@ -14,6 +14,20 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
+/// The same member without a number in its name.
+fn host(member: Member) -> Member {
+    let name = format!("host{}.db", member.id);
+    Member {
+        peer_urls: vec![format!("http://{name}:2380")],
+        name: if member.name.is_empty() {
+            String::new()
+        } else {
+            name
+        },
+        ..member
+    }
+}
+
 /// A voter `db-N` that is well; the first is the leader.
 fn well(number: u64) -> Member {
     Member {
@@ -218,8 +232,14 @@ fn any_view() -> impl Strategy<Value = View> {
             .map(|number| any_member(number).boxed())
             .collect::<Vec<_>>()
     });
-    (members, proptest::option::of(0_u32..8))
-        .prop_map(|(members, desired)| View { members, desired })
+    let numbered = any::<bool>();
+    (members, proptest::option::of(0_u32..8), numbered).prop_map(|(members, desired, numbered)| {
+        let name = |member| if numbered { member } else { host(member) };
+        View {
+            members: members.into_iter().map(name).collect(),
+            desired,
+        }
+    })
 }
 
 /// What must hold before any removal, said once more and in another way.
@@ -294,4 +314,71 @@ proptest! {
             _ => {}
         }
     }
+}
+
+#[test]
+fn members_without_numbers_are_counted() {
+    let next = |members: Vec<Member>, desired| {
+        let plan = plan(&view(members, desired), &POLICY);
+        plan.next.map(|action| (action.kind, action.id))
+    };
+    // Three are wanted, and a fourth has taken the place of one that is gone.
+    let four = |third: Member, fourth: Member| vec![well(0), well(1), third, fourth].into_iter();
+    let members: Vec<Member> = four(dead(2, 10), well(3)).map(host).collect();
+    assert_eq!(next(members.clone(), Some(3)), Some((Kind::Leave, 3)));
+    for desired in [None, Some(0), Some(4), Some(5)] {
+        assert_eq!(next(members.clone(), desired), None, "{desired:?}");
+    }
+    // Not yet; one that answers never; and of two the one that has been silent for longer.
+    for spared in [dead(2, 9), well(2)] {
+        let members = four(spared, well(3)).map(host).collect();
+        assert_eq!(next(members, Some(3)), None);
+    }
+    let members = vec![well(0), well(1), well(2), dead(3, 20), dead(4, 30)];
+    let members: Vec<Member> = members.into_iter().map(host).collect();
+    assert_eq!(next(members, Some(3)), Some((Kind::Leave, 5)));
+    // Never when too few of those that stay answer.
+    let members = vec![well(0), dead(1, 20), dead(2, 20)];
+    assert_eq!(next(members.into_iter().map(host).collect(), Some(1)), None);
+    // Numbers say who stays; a name without one among them says nothing.
+    let members: Vec<Member> = four(dead(2, 10), host(dead(3, 10))).collect();
+    assert_eq!(next(members, Some(3)), None);
+}
+
+#[test]
+fn who_is_told_to_stop_goes_for_good_only_when_more_answer_than_are_wanted() {
+    let members = |list: Vec<Member>| view(list.into_iter().map(host).collect(), None);
+    let goes = |view: &View, desired| goes_for_good(view, "host1.db", desired, 0);
+    let four = members(vec![well(0), well(1), well(2), well(3)]);
+    assert!(goes(&four, 3) && goes(&four, 1));
+    assert!(!goes(&four, 4) && !goes(&four, 5) && !goes(&four, 0));
+    // The dead one is the one too many, and this one only restarts.
+    let one_dead = members(vec![well(0), well(1), well(2), dead(3, 5)]);
+    assert!(!goes(&one_dead, 3) && goes(&one_dead, 2));
+    let numbered = view(vec![well(0), well(1)], None);
+    assert!(goes_for_good(&numbered, "db-1", 1, 0));
+    assert!(!goes_for_good(&numbered, "db-0", 1, 0));
+    assert!(!goes_for_good(&numbered, "other", 1, 0));
+}
+
+#[test]
+fn as_many_as_are_wanted_are_let_in_where_members_are_counted() {
+    let ask = |members: Vec<Member>, desired| {
+        let who = Applicant {
+            id: 99,
+            name: "new.db".to_owned(),
+            peer_urls: vec!["http://new.db:2380".to_owned()],
+        };
+        let members = members.into_iter().map(host).collect();
+        admit(&view(members, desired), &POLICY, &who, 1)
+    };
+    let three = || vec![well(0), well(1), well(2)];
+    assert_eq!(ask(three(), Some(4)), Admission::Add);
+    assert_eq!(ask(three(), None), Admission::Add);
+    assert!(matches!(ask(three(), Some(3)), Admission::Wait(_)));
+    // In the place of one that does not answer, which goes later.
+    assert_eq!(
+        ask(vec![well(0), well(1), dead(2, 1)], Some(3)),
+        Admission::Add
+    );
 }

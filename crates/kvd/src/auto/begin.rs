@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::board::Board;
 use super::disk::Disk;
 use super::exchange::{self, Ask};
+use super::find;
 use super::lookup;
 use crate::settings::{Autopilot, Settings};
 use crate::tls::PeerDialer;
@@ -59,7 +60,7 @@ pub struct Beginner<'a> {
     board: Arc<Board>,
     peer_urls: Vec<String>,
     port: u16,
-    scheme: String,
+    scheme: &'static str,
 }
 
 impl<'a> Beginner<'a> {
@@ -79,13 +80,7 @@ impl<'a> Beginner<'a> {
             .map(Url::to_string)
             .collect();
         peer_urls.sort();
-        let first = settings.advertise_peer_urls.first();
-        let port = first.and_then(|url| url.host_and_port()?.1.parse().ok());
-        let scheme = if first.is_some_and(|url| url.scheme().is_tls()) {
-            "https"
-        } else {
-            "http"
-        };
+        let (port, scheme) = find::own_port_and_scheme(settings);
         let answer = Answer {
             token: settings.initial_cluster_token.clone(),
             name: settings.name.clone(),
@@ -118,9 +113,8 @@ impl<'a> Beginner<'a> {
             desired,
             board: Board::new(answer, status),
             peer_urls,
-            // Settings without a port are refused before.
-            port: port.unwrap_or_default(),
-            scheme: scheme.to_owned(),
+            port,
+            scheme,
         }
     }
 
@@ -258,19 +252,8 @@ impl<'a> Beginner<'a> {
     async fn ask(&self) -> Round {
         let found = lookup::lookup(&self.auto.discovery, self.port).await;
         let asking = found.places.into_iter().map(|(address, host)| async move {
-            let host = match host.contains(':') {
-                true => format!("[{host}]"),
-                false => host,
-            };
-            let authority = format!("{host}:{}", address.port());
-            let url = format!("{}://{authority}", self.scheme);
-            let ask = Ask {
-                host: &authority,
-                path: "/autopilot/identity",
-                ..Ask::default()
-            };
-            let dialing = self.dialer.dial_at(address, url);
-            let answer = exchange::json::<Answer>(dialing, ask, ANSWER_LIMIT).await;
+            let place = find::place(address, &host, self.scheme);
+            let answer = find::who(&self.dialer, &place, ANSWER_LIMIT).await;
             (address.to_string(), answer)
         });
         let mut round = Round {

@@ -10,7 +10,7 @@
 //!
 //! [`early`] serves the ports meanwhile: other members ask who this is, and `/v1/autopilot` says
 //! what it waits for ([`board`]). [`desired`] and [`kubernetes`] read how many members are wanted.
-//! [`report`] is the status of a member, from its leader.
+//! [`find`] asks who is where; [`report`] is the status of a member, from its leader.
 
 pub mod begin;
 pub mod board;
@@ -18,6 +18,7 @@ pub mod desired;
 pub mod disk;
 pub mod early;
 pub mod exchange;
+pub mod find;
 pub mod kubernetes;
 pub mod lookup;
 pub mod peer;

@@ -332,6 +332,12 @@ pub(super) const FLAGS: &[Flag] = &[
         "StatefulSet, as NAME or NAMESPACE/NAME, that says how many members are wanted."),
     row(Own, "autopilot-desired-replicas-file", Text, "", Works,
         "File with the number of members that are wanted."),
+    row(Own, "autopilot-desired-replicas-url", Text, "", Works,
+        "http://HOST:PORT/PATH that answers how many members are wanted: a number, or a service of a \
+         swarm as the Docker API gives it."),
+    row(Own, "autopilot-find-peers", Bool, "false", Works,
+        "Reach members by asking whom --discovery-dns lists who they are, instead of by the hosts in \
+         their peer URLs, where a network has no name for each of them."),
     row(Own, "autopilot-cleanup-dead-members", Bool, "false", Works,
         "Remove members that do not answer for --autopilot-dead-member-threshold."),
     row(Own, "autopilot-dead-member-threshold", Duration, "24h", Works,

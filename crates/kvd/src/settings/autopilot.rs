@@ -18,6 +18,8 @@ const EXPECT_MAX: u64 = 31;
 pub struct Autopilot {
     /// `--discovery-dns`.
     pub discovery: Vec<Source>,
+    /// `--autopilot-find-peers`.
+    pub find_peers: bool,
     /// `--autopilot-bootstrap-expect`.
     pub expect: u32,
     /// `--autopilot-first-ordinal`.
@@ -42,6 +44,13 @@ pub enum DesiredFrom {
     },
     /// A file.
     File(PathBuf),
+    /// Whatever answers at a URL.
+    Url {
+        /// `HOST:PORT`.
+        authority: String,
+        /// With what it begins: `/`.
+        path: String,
+    },
 }
 
 /// Reads them when the mode is auto.
@@ -89,6 +98,7 @@ pub(super) fn read(read: &Reader<'_>, advertise_peer: &[Url]) -> Result<Option<A
     };
     Ok(Some(Autopilot {
         discovery,
+        find_peers: read.bool("autopilot-find-peers"),
         expect: small("autopilot-bootstrap-expect")?,
         first_ordinal: small("autopilot-first-ordinal")?,
         stabilization: read.duration("autopilot-stabilization-time")?,
@@ -100,12 +110,16 @@ pub(super) fn read(read: &Reader<'_>, advertise_peer: &[Url]) -> Result<Option<A
 fn desired(read: &Reader<'_>) -> Result<Option<DesiredFrom>> {
     let set = non_empty(read.text("autopilot-statefulset"));
     let file = non_empty(read.text("autopilot-desired-replicas-file"));
-    let set = match (set, file) {
-        (None, file) => return Ok(file.map(|path| DesiredFrom::File(path.into()))),
-        (Some(set), None) => set,
-        (Some(_), Some(_)) => {
-            let why = "--autopilot-statefulset and --autopilot-desired-replicas-file both say how \
-                       many members are wanted: give one";
+    let url = non_empty(read.text("autopilot-desired-replicas-url"));
+    let set = match (set, file, url) {
+        (None, None, None) => return Ok(None),
+        (None, Some(path), None) => return Ok(Some(DesiredFrom::File(path.into()))),
+        (None, None, Some(url)) => return at(&url).map(Some),
+        (Some(set), None, None) => set,
+        _ => {
+            let why = "--autopilot-statefulset, --autopilot-desired-replicas-file and \
+                       --autopilot-desired-replicas-url all say how many members are wanted: give \
+                       one";
             return Err(Setting::Autopilot(why.to_owned()).into());
         }
     };
@@ -125,4 +139,28 @@ fn desired(read: &Reader<'_>) -> Result<Option<DesiredFrom>> {
         namespace: namespace.map(str::to_owned),
         name: name.to_owned(),
     }))
+}
+
+/// Reads `http://HOST:PORT/PATH`.
+fn at(url: &str) -> Result<DesiredFrom> {
+    let parts = url.strip_prefix("http://").map(|rest| {
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
+        (authority, path, has_port)
+    });
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '#';
+    match parts {
+        Some((authority, path, true)) if url.chars().all(is_plain) => Ok(DesiredFrom::Url {
+            authority: authority.to_owned(),
+            path: if path.is_empty() { "/" } else { path }.to_owned(),
+        }),
+        _ => {
+            let why = format!(
+                "--autopilot-desired-replicas-url: {url:?} is not of the form http://HOST:PORT/PATH"
+            );
+            Err(Setting::Autopilot(why).into())
+        }
+    }
 }

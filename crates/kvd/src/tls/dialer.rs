@@ -1,5 +1,6 @@
 //! Connecting to other members, with TLS where their URLs say so.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use kvd_raft::{Connection, Dialer, Dialing, PlainDialer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,26 +26,55 @@ use crate::urls::Url;
 /// Time for a handshake with another member.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// An address, and the URL whose host must be in the certificate that is shown there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub address: SocketAddr,
+    /// The URL, with the name that the address was found under.
+    pub url: String,
+}
+
+/// Knows where a member is that has a peer URL.
+pub trait Find: fmt::Debug + Send + Sync {
+    /// Where the member with the peer URL `url` is now.
+    fn find(&self, url: String) -> BoxFuture<'_, io::Result<Place>>;
+}
+
 /// Connects to members. The URL's host must be in the certificate that the member shows.
 #[derive(Clone, Debug)]
 pub struct PeerDialer {
     live: Arc<Live>,
+    finder: Option<Arc<dyn Find>>,
 }
 
 impl PeerDialer {
     /// Connects with what is in force on the peer port, whose `live` this is.
     pub fn new(live: Arc<Live>) -> PeerDialer {
-        PeerDialer { live }
+        PeerDialer { live, finder: None }
     }
 
-    /// Connects to `address`, where a member is to be that `url` names: its host must be in the
-    /// certificate, but is not looked up.
-    pub fn dial_at(&self, address: SocketAddr, url: String) -> Dialing {
-        let dialer = self.clone();
+    /// Asks `finder` where members are, instead of looking up the hosts of their URLs.
+    pub fn finding(self, finder: Option<Arc<dyn Find>>) -> PeerDialer {
+        PeerDialer { finder, ..self }
+    }
+
+    /// Connects to a place.
+    pub fn dial_at(&self, place: &Place) -> Dialing {
+        let (dialer, place) = (self.clone(), place.clone());
         Box::pin(async move {
-            let connecting = dialer.connect(0, &url, Some(address));
-            connecting.await.map_err(|error| named(&url, &error))
+            let connecting = dialer.connect(0, &place.url, Some(place.address));
+            connecting.await.map_err(|error| named(&place.url, &error))
         })
+    }
+
+    /// Connects to the member `to` with the peer URL `url`.
+    async fn reach(&self, to: u64, url: &str) -> io::Result<Box<dyn Connection>> {
+        let Some(finder) = &self.finder else {
+            return self.connect(to, url, None).await;
+        };
+        let place = finder.find(url.to_owned()).await?;
+        self.connect(to, &place.url, Some(place.address)).await
     }
 
     async fn connect(
@@ -137,7 +168,7 @@ impl Dialer for PeerDialer {
         Box::pin(async move {
             let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the member has no URL");
             for url in &urls {
-                match dialer.connect(to, url, None).await {
+                match dialer.reach(to, url).await {
                     Ok(connection) => return Ok(connection),
                     Err(error) => last = named(url, &error),
                 }

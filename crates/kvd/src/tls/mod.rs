@@ -38,7 +38,7 @@ mod watch;
 
 pub use accept::{Accepted, Rejected};
 pub use auto::self_signed;
-pub use dialer::PeerDialer;
+pub use dialer::{Find, PeerDialer, Place};
 pub use error::Error;
 pub use live::{Live, Port};
 pub use options::Options;

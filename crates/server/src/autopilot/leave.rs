@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvd_autopilot::plan::{Kind, is_surplus};
+use kvd_autopilot::plan::{self, Kind};
 use kvd_raft::Change;
 use tokio::time::{Instant, sleep};
 
@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// To be called when the process is told to stop, while it still takes part: when fewer members are
-/// wanted than this one's number says, it hands leadership over and removes itself.
+/// wanted than this one's number says, or than answer where members have none, it hands leadership
+/// over and removes itself.
 ///
 /// Returns whether it has left.
 pub async fn leave(core: &Arc<Core>) -> bool {
@@ -32,7 +33,14 @@ pub async fn leave(core: &Arc<Core>) -> bool {
     let Some(desired) = reading.count else {
         return false;
     };
-    if is_surplus(name, desired, first) != Some(true) {
+    let goes = || match autopilot.view(core, &core.status()) {
+        Ok(view) => plan::goes_for_good(&view, name, desired, first),
+        Err(error) => {
+            tracing::error!(%error, "the member records cannot be read");
+            false
+        }
+    };
+    if !goes() {
         tracing::info!(
             desired_replicas = desired,
             name,
@@ -61,6 +69,11 @@ pub async fn leave(core: &Arc<Core>) -> bool {
             Err(error) => {
                 tracing::info!(%error, "leaving the cluster has to wait");
                 sleep(PAUSE).await;
+                // Another one may have left instead.
+                if !goes() {
+                    tracing::info!(name, "this member stops and stays a member after all");
+                    return false;
+                }
             }
         }
     }

@@ -23,6 +23,11 @@ impl Checked {
         // each connection, as a client should.
         let mut urls = vec![format!("http://{}:2379", cluster.service("etcd-client")?)];
         urls.extend((0..3).map(|number| format!("http://etcd-{number}.etcd:2379")));
+        Checked::start_at(urls, seed)
+    }
+
+    /// The same with members at `urls`.
+    pub fn start_at(urls: Vec<String>, seed: u64) -> Result<Checked> {
         // Every write without an answer doubles what the check may have to try for its key: few
         // clients and many keys keep that small.
         let options = Options {

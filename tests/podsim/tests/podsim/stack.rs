@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kvd_podsim::cluster::{CONVERGENCE, Cluster};
 use kvd_podsim::host;
 use kvd_podsim::node::Options;
-use kvd_tests::wait;
+use kvd_tests::{http, wait};
+
+use crate::checked::Checked;
 
 #[test]
 fn members_of_a_compose_file_and_of_a_swarm_find_one_another() -> Result<()> {
@@ -17,11 +19,103 @@ fn members_of_a_compose_file_and_of_a_swarm_find_one_another() -> Result<()> {
     })
 }
 
-async fn runs(file: &str) -> Result<()> {
+#[test]
+fn a_service_of_a_swarm_is_scaled_with_no_command() -> Result<()> {
+    let name = "stack::a_service_of_a_swarm_is_scaled_with_no_command";
+    host::isolated(name, scaled())
+}
+
+async fn deployed(file: &str) -> Result<Cluster> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/docker");
     let text = std::fs::read_to_string(path.join(file))?;
+    // Only so that the test does not wait: the default is right for a swarm.
+    let text = text.replace(
+        "KVD_INITIAL_CLUSTER_STATE: auto",
+        "KVD_INITIAL_CLUSTER_STATE: auto\n      KVD_AUTOPILOT_STABILIZATION_TIME: 1s",
+    );
     let mut cluster = Cluster::new(Options::default()).await?;
-    cluster.deploy(&text).await?;
+    cluster.deploy(&text, &path).await?;
+    Ok(cluster)
+}
+
+/// `docker service scale`, and what happens to nodes.
+async fn scaled() -> Result<()> {
+    if !host::has("nginx", "nginx-light")? {
+        return Ok(());
+    }
+    let cluster = deployed("swarm-scale.yaml").await?;
+    cluster.wait_ready(CONVERGENCE).await?;
+    let urls = ["etcd", "tasks.etcd"].map(|host| format!("http://{host}:2379"));
+    let mut checked = Checked::start_at(urls.to_vec(), 5)?;
+    whole(&cluster, &checked, 3).await?;
+    for size in [5, 3, 1, 3] {
+        println!("docker service scale kvd_etcd={size}");
+        cluster.scale(size);
+        whole(&cluster, &checked, size).await?;
+        checked.check().await?;
+    }
+    println!("all tasks are lost, and begun anew with other addresses");
+    for task in cluster.members() {
+        cluster.lose_pod(&task);
+    }
+    whole(&cluster, &checked, 3).await?;
+    println!("a node is lost with its disk, and the leader's task is restarted");
+    let leader = cluster.leader().await?;
+    let other = cluster.members().into_iter().find(|task| *task != leader);
+    let other = other.context("another task")?;
+    cluster.delete_claim(&format!("data-{other}"))?;
+    cluster.lose_pod(&other);
+    whole(&cluster, &checked, 3).await?;
+    cluster.delete_pod(&leader);
+    whole(&cluster, &checked, 3).await?;
+    checked.check().await?;
+    println!("{} acknowledged operations", checked.finish().await?);
+
+    // Of Docker's API there is that one question and no other.
+    let proxy = format!("{}:8080", cluster.ip("docker-api-0")?);
+    let service = http::get(&proxy, "/services/kvd_etcd")?;
+    ensure!(
+        service.status == 200 && service.body.contains("\"Replicas\":3"),
+        "{service:?}"
+    );
+    for (method, path) in [
+        ("POST", "/services/kvd_etcd"),
+        ("GET", "/services/kvd_docker-api"),
+        ("GET", "/services"),
+        ("POST", "/containers/create"),
+    ] {
+        let refused = http::request(&proxy, method, path, "")?;
+        ensure!(refused.status == 403, "{method} {path}: {refused:?}");
+    }
+    Ok(())
+}
+
+/// Waits until the tasks of the first `size` nodes are members, with votes, all healthy, and clients
+/// are served.
+async fn whole(cluster: &Cluster, checked: &Checked, size: usize) -> Result<()> {
+    let wanted: Vec<String> = (1..=size)
+        .map(|node| format!("worker-{node}.etcd"))
+        .collect();
+    wait::until("the members", CONVERGENCE, || async {
+        let address = format!("{}:2379", cluster.ip("etcd-0")?);
+        let status = http::get(&address, "/v1/autopilot")?.json()?;
+        let members = status["members"].as_array().context("members")?;
+        let mut names: Vec<&str> = members.iter().filter_map(|m| m["name"].as_str()).collect();
+        names.sort_unstable();
+        ensure!(names == wanted, "{names:?}: {status:#}");
+        ensure!(
+            status["healthy"] == true && status["voters"] == size,
+            "{status:#}"
+        );
+        Ok(())
+    })
+    .await
+    .with_context(|| cluster.logs())?;
+    checked.converged(cluster).await
+}
+
+async fn runs(file: &str) -> Result<()> {
+    let cluster = deployed(file).await?;
     cluster.wait_ready(CONVERGENCE).await?;
     let pods = cluster.pods();
     ensure!(pods.len() == 3, "{file}: {pods:?}");
