@@ -11,6 +11,8 @@ use crate::apply::{Applier, Progress};
 use crate::error::Error;
 use crate::log_store::LogStore;
 use crate::options::{Options, ProposeFailure};
+use crate::read_index::Confirmation;
+use crate::rounds::Rounds;
 use crate::status::Status;
 use crate::transport::client::{Peer, Peers};
 use crate::transport::contact::Contact;
@@ -38,6 +40,8 @@ pub(crate) struct Core {
     /// Which refused peers were logged about.
     pub(crate) refusals: LogLimit,
     pub(crate) log: LogStore,
+    /// Questions to a quorum whether this member leads.
+    pub(crate) confirmations: Rounds<Confirmation>,
     /// What tells this start of the member from others.
     pub(crate) process: u64,
     /// Where the node lives, whatever runtime its callers are on.

@@ -73,6 +73,7 @@ mod pace;
 mod prober;
 mod read_index;
 mod responder;
+mod rounds;
 mod runtime;
 mod seed;
 mod snapshot;

@@ -24,6 +24,7 @@ use crate::log_store::LogStore;
 use crate::membership::Member;
 use crate::options::Options;
 use crate::read_index::ReadIndex;
+use crate::rounds::Rounds;
 use crate::snapshot::Receiver;
 use crate::state_machine::StateMachine;
 use crate::status::Status;
@@ -123,6 +124,7 @@ impl Node {
             refusals: LogLimit::default(),
             stalled: stalled.subscribe(),
             log,
+            confirmations: Rounds::default(),
             process: rand::random::<u64>().max(1),
             runtime,
         });

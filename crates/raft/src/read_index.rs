@@ -14,12 +14,11 @@ use kvd_api::pb::kvdpeerpb as pb;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::RaftError;
 use openraft::{ReadPolicy, ServerState};
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::rounds::Rounds;
 use crate::status::Status;
 use crate::transport::client::Purpose;
 
@@ -30,7 +29,7 @@ const TRY_MAX: Duration = Duration::from_secs(1);
 
 /// What all who wait for a round get. Errors cannot be cloned; this says which.
 #[derive(Debug, Clone, Copy)]
-enum Failure {
+pub(crate) enum Failure {
     NoLeader,
     Timeout,
     Stopped,
@@ -38,18 +37,10 @@ enum Failure {
 
 type Round = std::result::Result<u64, Failure>;
 
-#[derive(Default)]
-struct State {
-    /// Whether somebody runs a round.
-    running: bool,
-    /// Who shares the next round.
-    waiting: Vec<oneshot::Sender<Round>>,
-}
-
-/// Shares rounds among readers.
+/// Shares rounds among the readers of this member.
 #[derive(Default)]
 pub(crate) struct ReadIndex {
-    state: Arc<Mutex<State>>,
+    rounds: Rounds<Round>,
 }
 
 impl ReadIndex {
@@ -58,79 +49,19 @@ impl ReadIndex {
         if let Some(index) = of_sole_voter(core) {
             return Ok(index);
         }
-        let receiver = {
-            let mut state = self.state.lock();
-            if state.running {
-                let (sender, receiver) = oneshot::channel();
-                state.waiting.push(sender);
-                Some(receiver)
-            } else {
-                state.running = true;
-                None
-            }
-        };
-        let round = match receiver {
-            Some(receiver) => receiver.await.unwrap_or(Err(Failure::Stopped)),
-            None => {
-                // Whoever finds no round under way runs one, without waking a task for it. When
-                // it is dropped half-way, or others came meanwhile, a task takes over.
-                let _turn = Turn {
-                    state: self.state.clone(),
-                    core: core.clone(),
-                };
-                run_round(core).await
-            }
-        };
-        round.map_err(|failure| match failure {
-            Failure::NoLeader => Error::NoLeader,
-            Failure::Timeout => Error::Timeout,
-            Failure::Stopped => core.stopped(),
-        })
-    }
-}
-
-/// The right to run rounds. Passes to a task when it ends and others wait.
-struct Turn {
-    state: Arc<Mutex<State>>,
-    core: Arc<Core>,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut state = self.state.lock();
-        if state.waiting.is_empty() {
-            state.running = false;
-            return;
-        }
-        drop(state);
-        let (state, core) = (self.state.clone(), self.core.clone());
-        self.core
-            .runtime
-            .spawn(async move { run_rounds(&state, &core).await });
-    }
-}
-
-/// Runs rounds until nobody waits.
-async fn run_rounds(state: &Mutex<State>, core: &Core) {
-    loop {
-        let waiting = {
-            let mut state = state.lock();
-            if state.waiting.is_empty() {
-                state.running = false;
-                return;
-            }
-            std::mem::take(&mut state.waiting)
-        };
-        let round = run_round(core).await;
-        for sender in waiting {
-            // Who has stopped waiting does not need the answer.
-            let _ = sender.send(round);
-        }
+        let round = self.rounds.join(core, run_round).await;
+        round
+            .unwrap_or(Err(Failure::Stopped))
+            .map_err(|failure| match failure {
+                Failure::NoLeader => Error::NoLeader,
+                Failure::Timeout => Error::Timeout,
+                Failure::Stopped => core.stopped(),
+            })
     }
 }
 
 /// One round, tried again until the deadline: asking twice does no harm.
-async fn run_round(core: &Core) -> Round {
+async fn run_round(core: Arc<Core>) -> Round {
     let deadline = Instant::now() + core.read_timeout();
     let mut status = core.status.subscribe();
     loop {
@@ -143,7 +74,7 @@ async fn run_round(core: &Core) -> Round {
         }
         match leader {
             Some(leader) => {
-                let answer = timeout(TRY_MAX, ask(core, leader)).await;
+                let answer = timeout(TRY_MAX, ask(&core, leader)).await;
                 if let Ok(Some(round)) = answer {
                     return round;
                 }
@@ -185,7 +116,7 @@ fn of_sole_voter(core: &Core) -> Option<u64> {
 }
 
 /// Asks whoever leads. `None`: there was no answer, ask again.
-async fn ask(core: &Core, leader: u64) -> Option<Round> {
+async fn ask(core: &Arc<Core>, leader: u64) -> Option<Round> {
     if leader == core.options.member_id {
         return confirm(core).await.transpose();
     }
@@ -207,8 +138,18 @@ async fn ask(core: &Core, leader: u64) -> Option<Round> {
     }
 }
 
-/// Confirms with a quorum that this member leads. `Ok(None)`: it could not be confirmed.
-async fn confirm(core: &Core) -> std::result::Result<Option<u64>, Failure> {
+/// What a quorum says to whether this member leads. `Ok(None)`: it could not be confirmed.
+pub(crate) type Confirmation = std::result::Result<Option<u64>, Failure>;
+
+/// Confirms with a quorum that this member leads, together with whoever else wants to know: the
+/// readers of this member and each follower that asks are one voice each, and one question to the
+/// quorum answers them all.
+async fn confirm(core: &Arc<Core>) -> Confirmation {
+    let confirmation = core.confirmations.join(core, ask_quorum).await;
+    confirmation.unwrap_or(Err(Failure::Stopped))
+}
+
+async fn ask_quorum(core: Arc<Core>) -> Confirmation {
     match core.raft().get_read_log_id(ReadPolicy::ReadIndex).await {
         Ok((read, _)) => Ok(Some(read.index())),
         Err(RaftError::APIError(_)) => Ok(None),
@@ -218,6 +159,6 @@ async fn confirm(core: &Core) -> std::result::Result<Option<u64>, Failure> {
 
 /// The answer to a follower that asks: the index, or `None` when this member cannot confirm that
 /// it leads.
-pub(crate) async fn confirm_for_peer(core: &Core) -> Option<u64> {
+pub(crate) async fn confirm_for_peer(core: &Arc<Core>) -> Option<u64> {
     confirm(core).await.ok().flatten()
 }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 use tracing::debug;
 
+use super::cork;
 use super::greeting::{Protocol, greet};
 use super::limits;
 use super::pending::{Pending, Ticket};
@@ -280,7 +281,6 @@ async fn serve<S, G, H, GB, HB>(
             "connection closed: it speaks no protocol of this port"
         );
     }
-    let io = TokioIo::new(stream);
     let split = options.protocols;
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
@@ -294,12 +294,15 @@ async fn serve<S, G, H, GB, HB>(
             .max_header_list_size(options.head_bytes_max)
             .keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout);
-        let connection = std::pin::pin!(builder.serve_connection(io, service));
-        until_stopped(connection, stop, |connection| {
-            connection.graceful_shutdown()
+        let connection = cork::corked(stream, |stream| {
+            builder.serve_connection(TokioIo::new(stream), service)
+        });
+        until_stopped(std::pin::pin!(connection), stop, |mut connection| {
+            connection.connection().graceful_shutdown();
         })
         .await
     } else {
+        let io = TokioIo::new(stream);
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())

@@ -23,6 +23,7 @@
 mod authority;
 mod connection;
 mod cores;
+mod cork;
 mod greeting;
 pub mod limits;
 mod listener;
