@@ -112,7 +112,6 @@ impl Node {
             .map_err(|fatal| Error::Stopped {
                 fault: Some(fatal.to_string()),
             })?;
-        let contact = Arc::new(Contact::new());
         let runtime = Handle::current();
         let core = Arc::new(Core {
             options,
@@ -120,7 +119,7 @@ impl Node {
             status,
             progress,
             peers,
-            contact,
+            contact: Arc::new(Contact::new()),
             refusals: LogLimit::default(),
             stalled: stalled.subscribe(),
             log,
