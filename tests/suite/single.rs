@@ -49,8 +49,11 @@ async fn what_was_put_is_got_by_kvctl() -> Result<()> {
 
 #[tokio::test]
 async fn sigkill_loses_nothing_that_was_acknowledged() -> Result<()> {
-    for engine in ["sled", "redb"] {
-        let mut cluster = Cluster::start(1, &["--storage-engine", engine]).await?;
+    for (engine, fsync) in [("sled", true), ("redb", true), ("redb", false)] {
+        // What was written without fsync is the system's, and survives the process as well.
+        let no_fsync = format!("--unsafe-no-fsync={}", !fsync);
+        let arguments = ["--storage-engine", engine, &no_fsync];
+        let mut cluster = Cluster::start(1, &arguments).await?;
         let mut acknowledged = 0;
         for round in 0..4 {
             let mut kv = cluster.members[0].kv().await?;

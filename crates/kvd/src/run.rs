@@ -530,6 +530,7 @@ fn config(settings: &Settings, security: &Security) -> Config {
             AutoCompaction::Revision(keep) => config::AutoCompaction::Revision(keep),
         },
         wal_stall: wal_stall(settings),
+        unsafe_no_fsync: settings.unsafe_no_fsync,
         wal_stall_switch: std::env::var_os(WAL_STALL_VARIABLE).map(Into::into),
         v2_keys_visible: settings.v2_keys_visible,
         watch_progress_interval: settings.watch_progress_notify_interval,

@@ -97,6 +97,9 @@ pub struct Config {
     pub audit: crate::audit::Settings,
     /// When the disk under the write-ahead log counts as stalled.
     pub wal_stall: StallLimits,
+    /// Whether nobody waits for the disk under the write-ahead log: a power cut may then lose what
+    /// was acknowledged.
+    pub unsafe_no_fsync: bool,
     /// A seam for tests: while this file exists, the disk under the write-ahead log stalls.
     pub wal_stall_switch: Option<PathBuf>,
     /// Whether ranges and watches of the v3 API show the keys of the v2 tree.

@@ -445,6 +445,7 @@ mod tests {
             compact_hash_check_interval: None,
             bootstrap_defrag_bytes: 0,
             wal_stall: kvd_raft::wal::StallLimits::default(),
+            unsafe_no_fsync: false,
             wal_stall_switch: None,
             dialer: std::sync::Arc::new(kvd_raft::PlainDialer),
             store: kvd_mvcc::Options::default(),

@@ -447,9 +447,16 @@ fn store_fault(fault: &kvd_mvcc::Error) -> String {
     fault
 }
 
-/// The disk under the log: the real one, unless a test wants it to stall.
+/// The disk under the log: the real one, unless nobody is to wait for it or a test wants it to
+/// stall.
 fn wal_disk(config: &Config) -> Arc<dyn kvd_raft::disk::Disk> {
-    let real = Arc::new(kvd_raft::disk::RealDisk);
+    let mut real: Arc<dyn kvd_raft::disk::Disk> = Arc::new(kvd_raft::disk::RealDisk);
+    if config.unsafe_no_fsync {
+        tracing::warn!(
+            "--unsafe-no-fsync: a power cut may lose what was acknowledged, or this member"
+        );
+        real = Arc::new(kvd_raft::disk::UnsyncedDisk::new(real));
+    }
     match &config.wal_stall_switch {
         None => real,
         Some(switch) => {

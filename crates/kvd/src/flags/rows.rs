@@ -288,10 +288,9 @@ pub(super) const FLAGS: &[Flag] = &[
         "Entries kept in the log for slow followers after it was cut."),
     row(Unsafe, "force-new-cluster", Bool, "false", Works,
         "Make a one-member cluster of this member's data."),
-    row(Unsafe, "unsafe-no-fsync", Bool, "false",
-        NotYet("writing without fsync is not built yet; put the data directory on a tmpfs \
-         where data may be lost."),
-        "Do not wait for the disk."),
+    row(Unsafe, "unsafe-no-fsync", Bool, "false", Works,
+        "Do not wait for the disk under the log: for tests, since a power cut may lose what was \
+         acknowledged, or the member."),
     row(Own, "max-watches-per-stream", Uint, "250000", Works,
         "Most watchers of one client stream; a further one is answered as cancelled, with the \
          reason."),

@@ -57,6 +57,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         strict_reconfig_check: read.bool("strict-reconfig-check"),
         max_learners: usize::try_from(read.int("max-learners")).unwrap_or(0),
         force_new_cluster: read.bool("force-new-cluster"),
+        unsafe_no_fsync: read.bool("unsafe-no-fsync"),
         heartbeat_interval,
         election_timeout,
         pre_vote: read.bool("pre-vote"),
@@ -68,8 +69,7 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
         watch_progress_notify_interval: watch_progress(&read)?,
         watches_per_stream_max: read.size("max-watches-per-stream").max(1),
         max_concurrent_streams: streams(read.uint("max-concurrent-streams")),
-        keepalive_interval: positive(read.duration("grpc-keepalive-interval")?)
-            .filter(|_| read.int_duration("grpc-keepalive-timeout") > 0),
+        keepalive_interval: keepalive(&read)?,
         keepalive_timeout: read.duration("grpc-keepalive-timeout")?,
         socket_reuse_port: read.bool("socket-reuse-port"),
         grpc_gateway: read.bool("enable-grpc-gateway"),
@@ -101,6 +101,12 @@ pub fn resolve(given: &mut Assignments, from_file: bool) -> Result<Settings> {
     notes.into_iter().for_each(|note| given.note(note));
     finish(&mut settings, given)?;
     Ok(settings)
+}
+
+/// No pings go out when either of the two times is zero.
+fn keepalive(read: &Reader<'_>) -> Result<Option<Duration>> {
+    let interval = positive(read.duration("grpc-keepalive-interval")?);
+    Ok(interval.filter(|_| read.int_duration("grpc-keepalive-timeout") > 0))
 }
 
 fn watch_progress(read: &Reader<'_>) -> Result<Duration> {

@@ -49,6 +49,8 @@ pub struct Settings {
     pub max_learners: usize,
     /// `--force-new-cluster`.
     pub force_new_cluster: bool,
+    /// `--unsafe-no-fsync`.
+    pub unsafe_no_fsync: bool,
     /// `--heartbeat-interval`.
     pub heartbeat_interval: Duration,
     /// `--election-timeout`.

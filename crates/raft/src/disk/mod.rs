@@ -10,6 +10,7 @@
 mod real;
 mod sim;
 mod stall;
+mod unsynced;
 
 use std::fmt::Debug;
 use std::io;
@@ -20,6 +21,7 @@ pub use real::RealDisk;
 pub(crate) use real::read_up_to;
 pub use sim::{Fault, FaultPoint, SimDisk};
 pub use stall::StallDisk;
+pub use unsynced::UnsyncedDisk;
 
 /// Names in directories, and files behind them.
 pub trait Disk: Debug + Send + Sync + 'static {
