@@ -7,6 +7,7 @@ mod cluster;
 mod gateway;
 mod keys;
 mod locks;
+mod prompts;
 mod rpcs;
 mod session;
 mod watches;

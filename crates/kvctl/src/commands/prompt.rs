@@ -13,9 +13,10 @@ const INTERRUPTED: u8 = 130;
 
 /// Asks for a password. An interrupt gives the terminal back as it was.
 pub(crate) async fn password(prompt: &str, to: &mut Streams<'_>) -> Result<String, Failure> {
+    // Before the prompt: a program that answers it at once must not see its answer shown.
+    let hidden = Hidden::new().map_err(|err| failed(&err))?;
     to.out.write_all(prompt.as_bytes())?;
     to.out.flush()?;
-    let hidden = Hidden::new().map_err(|err| failed(&err))?;
     let (sender, line) = oneshot::channel();
     // A thread of its own, which the end of the process ends: reading cannot be interrupted.
     std::thread::spawn(move || {
@@ -93,7 +94,8 @@ impl Hidden {
         let before = tcgetattr(&stdin)?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
+        // What was typed ahead is the answer.
+        tcsetattr(&stdin, OptionalActions::Now, &silent)?;
         Ok(Hidden {
             before: Some(before),
         })
