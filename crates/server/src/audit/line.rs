@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -11,35 +12,83 @@ use tonic::Code;
 use super::entry::{Entry, Op};
 
 thread_local! {
+    static PAD: RefCell<Pad> = const { RefCell::new(Pad::new()) };
+}
+
+/// What a thread keeps from one line to the next, since writing out times and addresses is most of
+/// what a line costs.
+struct Pad {
     /// Kept for its capacity.
-    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+    line: String,
+    /// A second since 1970, and how it is written, without its fractions.
+    second: (u64, String),
+    /// A client's address, and how it is written.
+    client: Option<(SocketAddr, String)>,
+}
+
+impl Pad {
+    const fn new() -> Pad {
+        Pad {
+            line: String::new(),
+            second: (0, String::new()),
+            client: None,
+        }
+    }
+
+    /// RFC 3339 in UTC, with microseconds.
+    fn time(&mut self, moment: SystemTime) {
+        let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (known, text) = &mut self.second;
+        if *known != since.as_secs() || text.is_empty() {
+            *known = since.as_secs();
+            text.clear();
+            second(text, *known);
+        }
+        self.line.push_str(text);
+        self.line.push('.');
+        digits(&mut self.line, since.subsec_micros(), 100_000);
+        self.line.push('Z');
+    }
+
+    fn address(&mut self, address: SocketAddr) {
+        match &self.client {
+            Some((known, text)) if *known == address => self.line.push_str(text),
+            _ => {
+                let text = address.to_string();
+                self.line.push_str(&text);
+                self.client = Some((address, text));
+            }
+        }
+    }
 }
 
 /// Hands over the line of a request, with its end.
 pub(super) fn with(entry: &Entry, code: Option<Code>, took: Duration, write: impl FnOnce(&str)) {
-    LINE.with_borrow_mut(|line| {
-        line.clear();
-        format(line, entry, code, took);
-        write(line);
+    PAD.with_borrow_mut(|pad| {
+        pad.line.clear();
+        format(pad, entry, code, took);
+        write(&pad.line);
     });
 }
 
-fn format(line: &mut String, entry: &Entry, code: Option<Code>, took: Duration) {
-    line.push_str("{\"ts\":\"");
-    time(line, entry.came);
-    line.push('"');
-    field(line, "rpc", &entry.rpc);
+fn format(pad: &mut Pad, entry: &Entry, code: Option<Code>, took: Duration) {
+    pad.line.push_str("{\"ts\":\"");
+    pad.time(entry.came);
+    pad.line.push('"');
+    field(&mut pad.line, "rpc", &entry.rpc);
     let known = entry.known.lock();
     if let Some(user) = &known.user {
-        field(line, "user", user);
+        field(&mut pad.line, "user", user);
     }
     if let Some(name) = &entry.peer.common_name {
-        field(line, "cn", name);
+        field(&mut pad.line, "cn", name);
     }
-    if let Some(address) = &entry.peer.address {
-        // Writing to a string cannot fail.
-        let _ = write!(line, ",\"client\":\"{address}\"");
+    if let Some(address) = entry.peer.address {
+        pad.line.push_str(",\"client\":\"");
+        pad.address(address);
+        pad.line.push('"');
     }
+    let line = &mut pad.line;
     if entry.peer.gateway {
         line.push_str(",\"gateway\":true");
     }
@@ -71,14 +120,35 @@ fn format(line: &mut String, entry: &Entry, code: Option<Code>, took: Duration) 
         let _ = write!(line, ",\"lease\":\"{:x}\"", about.lease);
     }
     if let Some(code) = code {
-        let _ = write!(line, ",\"code\":\"{code:?}\"");
+        line.push_str(",\"code\":\"");
+        match code {
+            Code::Ok => line.push_str("Ok"),
+            // Writing to a string cannot fail.
+            code => {
+                let _ = write!(line, "{code:?}");
+            }
+        }
+        line.push('"');
     }
     let micros = took.as_micros();
-    let _ = writeln!(line, ",\"ms\":{}.{:03}}}", micros / 1000, micros % 1000);
+    let _ = write!(line, ",\"ms\":{}.", micros / 1000);
+    digits(line, (micros % 1000) as u32, 100);
+    line.push_str("}\n");
+}
+
+/// `number` with leading zeros; `first` is what its first digit counts.
+fn digits(line: &mut String, number: u32, first: u32) {
+    let mut unit = first;
+    while unit > 0 {
+        line.push(char::from(b'0' + (number / unit % 10) as u8));
+        unit /= 10;
+    }
 }
 
 fn op_object(line: &mut String, op: &Op) {
-    let _ = write!(line, "{{\"op\":\"{}\"", op.op);
+    line.push_str("{\"op\":\"");
+    line.push_str(op.op);
+    line.push('"');
     key(line, "key", &op.key);
     if !op.range_end.is_empty() {
         key(line, "range_end", &op.range_end);
@@ -99,7 +169,9 @@ fn key(line: &mut String, name: &str, key: &[u8]) {
 }
 
 fn field(line: &mut String, name: &str, value: &str) {
-    let _ = write!(line, ",\"{name}\":");
+    line.push_str(",\"");
+    line.push_str(name);
+    line.push_str("\":");
     text(line, value);
 }
 
@@ -107,7 +179,9 @@ fn field(line: &mut String, name: &str, value: &str) {
 fn text(line: &mut String, value: &str) {
     line.push('"');
     let mut rest = value;
-    while let Some(at) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\' || c == '\x7f') {
+    // All of them are one byte, and no byte of another character looks like them.
+    let is_special = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\' | 0x7f);
+    while let Some(at) = rest.bytes().position(is_special) {
         let (plain, after) = rest.split_at(at);
         line.push_str(plain);
         let mut chars = after.chars();
@@ -123,18 +197,16 @@ fn text(line: &mut String, value: &str) {
     line.push('"');
 }
 
-/// RFC 3339 in UTC, with microseconds.
-fn time(line: &mut String, moment: SystemTime) {
-    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+/// A second since 1970 in UTC, as RFC 3339 has it.
+fn second(text: &mut String, second: u64) {
+    let (days, seconds) = (second / 86_400, second % 86_400);
     let (year, month, day) = date(days);
     let _ = write!(
-        line,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
+        text,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
         seconds / 3600,
         seconds / 60 % 60,
         seconds % 60,
-        since.subsec_micros()
     );
 }
 
@@ -169,10 +241,23 @@ mod tests {
             (1_709_251_199, "2024-02-29T23:59:59.000000Z"),
             (4_102_444_800, "2100-01-01T00:00:00.000000Z"),
         ] {
-            let mut line = String::new();
-            time(&mut line, UNIX_EPOCH + Duration::from_secs(seconds));
-            assert_eq!(line, wanted);
+            let mut pad = Pad::new();
+            pad.time(UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(pad.line, wanted);
         }
+        let mut pad = Pad::new();
+        for micros in [1_000_042, 1_999_999, 3_000_000] {
+            pad.time(UNIX_EPOCH + Duration::from_micros(micros));
+        }
+        assert_eq!(
+            pad.line,
+            "1970-01-01T00:00:01.000042Z1970-01-01T00:00:01.999999Z1970-01-01T00:00:03.000000Z"
+        );
+        pad.line.clear();
+        for port in [1, 1, 2] {
+            pad.address(SocketAddr::from(([10, 0, 0, 7], port)));
+        }
+        assert_eq!(pad.line, "10.0.0.7:110.0.0.7:110.0.0.7:2");
     }
 
     #[test]
