@@ -5,7 +5,7 @@ PYTHON ?= python3
 SEED ?=
 TEST_ARGS ?=
 
-.PHONY: build test verify fix tidy manifests doc foreign compare sim podsim cluster clean-cluster
+.PHONY: build test verify fix tidy manifests doc foreign compare sim podsim fuzz cluster clean-cluster
 
 build:
 	$(CARGO) build --release -p kvd -p kvctl
@@ -63,6 +63,12 @@ podsim:
 	$(CARGO) test --workspace --no-run
 	$(if $(STEPS),KVD_PODSIM_STEPS=$(STEPS)) $(if $(SEED),KVD_SEED=$(SEED)) KVD_PODSIM_REQUIRED=1 \
 		$(CARGO) test --workspace --test podsim -- --nocapture $(if $(STEPS),random)
+
+# Decoders with inputs that look for new ways through them; wants cargo-fuzz and a nightly compiler.
+fuzz:
+	for target in gateway_json v2_request protobuf_body peer_message wal_record; do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),180) || exit 1; \
+	done
 
 # Three members on loopback until Ctrl-C; their data stays in .cluster/.
 cluster: build
