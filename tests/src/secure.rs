@@ -43,7 +43,7 @@ impl Identity {
         for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
             store.add(root?)?;
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = kvd_tls::provider::shared();
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(store);

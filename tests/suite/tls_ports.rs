@@ -16,7 +16,7 @@ use kvd_tests::pki::{Authority, Issued, Leaf};
 use kvd_tests::ports::Port;
 use kvd_tests::secure::Identity;
 use kvd_tests::wait;
-use rustls::crypto::ring::cipher_suite as suites;
+use kvd_tls::provider::{self, suites};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
@@ -102,7 +102,7 @@ async fn handshake(
     version: &'static SupportedProtocolVersion,
     suites: &[SupportedCipherSuite],
 ) -> Result<Spoken> {
-    let mut provider = rustls::crypto::ring::default_provider();
+    let mut provider = provider::all();
     if !suites.is_empty() {
         provider.cipher_suites = suites.to_vec();
     }

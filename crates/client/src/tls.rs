@@ -9,11 +9,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kvd_tls::{Roots, ServerTrust, provider};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::error::{Error, Result};
 
@@ -69,18 +72,20 @@ impl TlsOptions {
     ///
     /// Errors: [`Error::Tls`].
     pub(crate) fn config(&self, protocol: &[u8]) -> Result<ClientConfig> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|err| failed(err.to_string()))?;
-        let builder = if self.skips_verification {
-            let verifier = Arc::new(TrustsAnybody { provider });
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-        } else {
-            builder.with_root_certificates(self.roots()?)
+        let provider = provider::shared();
+        let trust = match self.skips_verification {
+            true => None,
+            false => Some(self.trust(&provider)?),
         };
+        let verifier = Verifier {
+            trust,
+            algorithms: provider.signature_verification_algorithms,
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|err| failed(err.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
@@ -95,19 +100,20 @@ impl TlsOptions {
         Ok(config)
     }
 
-    fn roots(&self) -> Result<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        let Some(file) = &self.ca else {
-            // A system without any has nobody to trust, which the handshake tells.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return Ok(roots);
+    /// Whom to trust.
+    ///
+    /// Errors: [`Error::Tls`], also when there is nobody.
+    fn trust(&self, provider: &Arc<CryptoProvider>) -> Result<ServerTrust> {
+        let roots = match &self.ca {
+            None => Roots::of_system().map_err(|why| {
+                let said =
+                    "no file names whom to trust, and the system has no trusted certificates";
+                failed([said, &why].join(": ").trim_end_matches(": ").to_owned())
+            })?,
+            Some(file) => Roots::new(certificates(file)?)
+                .map_err(|why| failed(format!("{}: {why}", file.display())))?,
         };
-        for certificate in certificates(file)? {
-            roots
-                .add(certificate)
-                .map_err(|err| failed(format!("{}: {err}", file.display())))?;
-        }
-        Ok(roots)
+        ServerTrust::new(Arc::new(roots), Arc::clone(provider)).map_err(failed)
     }
 }
 
@@ -141,35 +147,27 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
         .map_err(|err| failed(format!("{}: {err}", file.display())))
 }
 
-/// Takes any certificate. That the server holds its key is checked where `ring` can: it does not
-/// know the curve P-521, which etcd's `--auto-tls` takes for its certificates.
+/// Judges a server's certificate as Go does, or takes any; that the server holds its key is checked
+/// either way.
 #[derive(Debug)]
-struct TrustsAnybody {
-    provider: Arc<CryptoProvider>,
+struct Verifier {
+    /// `None` takes any certificate.
+    trust: Option<ServerTrust>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl TrustsAnybody {
-    fn judge(
-        &self,
-        signed: &DigitallySignedStruct,
-        verified: std::result::Result<HandshakeSignatureValid, rustls::Error>,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        match signed.scheme {
-            SignatureScheme::ECDSA_NISTP521_SHA512 => Ok(HandshakeSignatureValid::assertion()),
-            _ => verified,
-        }
-    }
-}
-
-impl ServerCertVerifier for TrustsAnybody {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        if let Some(trust) = &self.trust {
+            trust.verify(leaf, others, name, ocsp, now)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -179,11 +177,7 @@ impl ServerCertVerifier for TrustsAnybody {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        self.judge(
-            signed,
-            verify_tls12_signature(message, cert, signed, algorithms),
-        )
+        verify_tls12_signature(message, cert, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -192,17 +186,13 @@ impl ServerCertVerifier for TrustsAnybody {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        self.judge(
-            signed,
-            verify_tls13_signature(message, cert, signed, algorithms),
-        )
+        verify_tls13_signature(message, cert, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        let mut schemes = algorithms.supported_schemes();
-        schemes.push(SignatureScheme::ECDSA_NISTP521_SHA512);
-        schemes
+        self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,8 +83,8 @@ pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
 /// Errors: the system gives none.
 pub fn random() -> std::io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
-    let random = ring::rand::SystemRandom::new();
-    ring::rand::SecureRandom::fill(&random, &mut bytes)
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    aws_lc_rs::rand::SecureRandom::fill(&random, &mut bytes)
         .map_err(|_| std::io::Error::other("the system has no random numbers"))?;
     Ok(bytes)
 }

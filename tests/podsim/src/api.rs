@@ -71,7 +71,7 @@ pub async fn serve(node: Arc<Node>, account: &Path, namespace: &str) -> Result<(
     let certificates = CertificateDer::pem_slice_iter(issued.cert.as_bytes());
     let certificates: Vec<CertificateDer<'static>> = certificates.collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = kvd_tls::provider::shared();
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

@@ -5,6 +5,7 @@ mod audit;
 mod certificates;
 mod cluster;
 mod gateway;
+mod jwt;
 mod keys;
 mod locks;
 mod prompts;

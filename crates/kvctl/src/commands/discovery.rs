@@ -4,6 +4,8 @@
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::rdata::SRV;
 
 use crate::failure::{Failure, Outcome};
 use crate::go_text::quote::quote;
@@ -31,7 +33,7 @@ pub(crate) async fn endpoints(
     };
     let mut builder = TokioResolver::builder_tokio().map_err(|err| cannot(&err))?;
     builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
-    let resolver = builder.build();
+    let resolver = builder.build().map_err(|err| cannot(&err))?;
     let suffix = match of.name {
         "" => String::new(),
         name => format!("-{name}"),
@@ -53,13 +55,19 @@ pub(crate) async fn endpoints(
                 });
             }
             Ok(records) => {
-                let mut records: Vec<_> = records.iter().collect();
-                records
-                    .sort_by_key(|record| (record.priority(), std::cmp::Reverse(record.weight())));
+                let records = records.answers().iter();
+                let mut records: Vec<&SRV> = records
+                    .filter_map(|record| match &record.data {
+                        RData::SRV(record) => Some(record),
+                        // Another name on the way there.
+                        _ => None,
+                    })
+                    .collect();
+                records.sort_by_key(|record| (record.priority, std::cmp::Reverse(record.weight)));
                 for record in records {
-                    let target = record.target().to_utf8();
+                    let target = record.target.to_utf8();
                     let target = target.trim_end_matches('.');
-                    found.push(format!("{scheme}://{target}:{}", record.port()));
+                    found.push(format!("{scheme}://{target}:{}", record.port));
                 }
             }
         }

@@ -123,7 +123,7 @@ fn dial((host, port): (String, u16), authority: String) -> Dialing {
                 .add(certificate)
                 .map_err(|error| other(format!("its CA: {error}")))?;
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = kvd_tls::provider::shared();
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| other(error.to_string()))?

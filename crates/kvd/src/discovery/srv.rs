@@ -13,6 +13,8 @@ use std::future::Future;
 use std::net::IpAddr;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::rdata::SRV;
 use tracing::{info, warn};
 
 use super::Error;
@@ -40,20 +42,29 @@ pub struct SystemRecords;
 
 impl Records for SystemRecords {
     async fn srv(&self, name: &str) -> Result<Vec<Target>, String> {
-        let builder = TokioResolver::builder_tokio();
-        let builder = builder.map_err(|error| format!("the system's resolver: {error}"))?;
-        let found = builder.build().srv_lookup(name).await.map_err(|error| {
-            match error.is_no_records_found() {
-                true => format!("lookup {name}: no such host"),
-                false => format!("lookup {name}: {error}"),
-            }
-        })?;
-        let mut records: Vec<_> = found.iter().collect();
+        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+        let resolver = resolver.map_err(|error| format!("the system's resolver: {error}"))?;
+        let found =
+            resolver
+                .srv_lookup(name)
+                .await
+                .map_err(|error| match error.is_no_records_found() {
+                    true => format!("lookup {name}: no such host"),
+                    false => format!("lookup {name}: {error}"),
+                })?;
+        let records = found.answers().iter();
+        let mut records: Vec<&SRV> = records
+            .filter_map(|record| match &record.data {
+                RData::SRV(record) => Some(record),
+                // Another name on the way there.
+                _ => None,
+            })
+            .collect();
         // By weight a client would draw lots; here every member is wanted.
-        records.sort_by_key(|record| (record.priority(), record.target().to_utf8(), record.port()));
-        let target = |record: &&hickory_resolver::proto::rr::rdata::SRV| Target {
-            host: record.target().to_utf8().trim_end_matches('.').to_owned(),
-            port: record.port(),
+        records.sort_by_key(|record| (record.priority, record.target.to_utf8(), record.port));
+        let target = |record: &&SRV| Target {
+            host: record.target.to_utf8().trim_end_matches('.').to_owned(),
+            port: record.port,
         };
         Ok(records.iter().map(target).collect())
     }

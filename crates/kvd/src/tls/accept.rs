@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kvd_raft::Connection;
+use kvd_tls::Certificate;
 use rustls::server::Acceptor;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::certificate::Certificate;
 use super::live::Live;
 use super::registry::{Closing, End, Open, Registration};
 use super::san;

@@ -4,16 +4,16 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use kvd_tls::{Certificate, Roots, read_revoked};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::certificate::{Certificate, read_revoked};
 use super::error::Error;
 use super::files::{self, Contents};
 use super::options::Options;
-use super::verify::{ClientVerifier, Roots, Rules, ServerVerifier};
+use super::verify::{ClientVerifier, Rules, ServerVerifier};
 
 /// What a port is served and dialled with, all of one reading of the files.
 pub(super) struct Material {

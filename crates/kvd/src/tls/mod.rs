@@ -12,8 +12,8 @@
 //! connection whose other end showed a certificate is kept in [`registry`]: when the files change or
 //! a certificate runs out it is verified again, and closed when it would not be let in any more.
 //!
-//! Who is let in is decided in [`verify`]: a chain to the trusted certificates (webpki), the
-//! revocation list, and the lists of allowed names ([`names`]); [`san`] adds etcd's rule that a member's
+//! Who is let in is decided in [`verify`]: a chain to the trusted certificates (`kvd-tls`), the
+//! revocation list, and the lists of allowed names; [`san`] adds etcd's rule that a member's
 //! certificate must fit the address that it calls from.
 //!
 //! Source: etcd `client/pkg/transport` (`listener.go`, `listener_tls.go`), `client/pkg/tlsutil`.
@@ -22,13 +22,11 @@
 
 mod accept;
 mod auto;
-mod certificate;
 mod dialer;
 mod error;
 mod files;
 mod live;
 mod material;
-mod names;
 mod options;
 mod protocol;
 mod registry;

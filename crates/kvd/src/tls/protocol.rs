@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
+use kvd_tls::provider::{self, suites};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring::cipher_suite as suites;
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion, version};
 use thiserror::Error;
 
@@ -96,7 +96,7 @@ impl Protocol {
 
     /// The algorithms, narrowed to the suites that may be used.
     pub(super) fn provider(&self) -> Arc<CryptoProvider> {
-        let mut provider = rustls::crypto::ring::default_provider();
+        let mut provider = provider::all();
         if let Some(chosen) = &self.suites {
             provider
                 .cipher_suites

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kvd_tls::Certificate;
 use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_util::sync::CancellationToken;
-
-use super::certificate::Certificate;
 
 /// How a connection is told to end.
 #[derive(Clone, Debug, Default)]

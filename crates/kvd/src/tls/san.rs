@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::certificate::Certificate;
+use kvd_tls::Certificate;
 
 /// Time that name servers get for all questions together.
 const RESOLVE: Duration = Duration::from_secs(5);

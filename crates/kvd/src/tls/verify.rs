@@ -1,9 +1,7 @@
 //! Who is let in: the trusted issuers, the revocation list, the allowed names.
 //!
-//! The chain is webpki's work. Around it stand etcd's own rules:
+//! The chain is the work of `kvd-tls`. Around it stand etcd's own rules:
 //!
-//! - A certificate that is itself among the trusted ones is taken although it may sign others, as
-//!   Go does; `openssl req -x509` makes such.
 //! - A certificate whose serial number is on the revocation list is refused, whoever issued it, and
 //!   so is one that was issued through such a one.
 //! - Where names are allowed by list, the certificate must have one of them.
@@ -13,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::WebPkiServerVerifier;
+use kvd_tls::{Certificate, Roots, ServerTrust, names};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
@@ -22,12 +20,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
-
-use super::certificate::Certificate;
-use super::names;
 
 /// What must hold beside the chain.
 #[derive(Debug, Default)]
@@ -113,63 +107,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The certificates that are trusted as they are.
-#[derive(Debug)]
-pub(super) struct Roots {
-    store: Arc<RootCertStore>,
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl Roots {
-    /// Trusts `certificates`.
-    ///
-    /// Errors: says which certificate cannot be trusted, and why.
-    pub(super) fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Roots, String> {
-        let mut store = RootCertStore::empty();
-        for (at, certificate) in certificates.iter().enumerate() {
-            let added = store.add(certificate.clone());
-            added.map_err(|error| format!("certificate {}: {error}", at + 1))?;
-        }
-        Ok(Roots {
-            store: Arc::new(store),
-            certificates,
-        })
-    }
-
-    /// The system's certificates.
-    ///
-    /// Errors: says why there are none.
-    pub(super) fn of_system() -> Result<Roots, String> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut store = RootCertStore::empty();
-        let (added, _) = store.add_parsable_certificates(found.certs.iter().cloned());
-        if added == 0 {
-            let why: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-            return Err(why.join("; "));
-        }
-        Ok(Roots {
-            store: Arc::new(store),
-            certificates: found.certs,
-        })
-    }
-
-    /// Whether `leaf` is itself trusted, valid at `now` and meant for this use.
-    fn has(&self, leaf: &CertificateDer<'_>, now: UnixTime, by_client: bool) -> bool {
-        if !self.certificates.iter().any(|root| root == leaf) {
-            return false;
-        }
-        let Ok(certificate) = Certificate::read(leaf) else {
-            return false;
-        };
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let usable = match by_client {
-            true => certificate.usable.by_clients,
-            false => certificate.usable.by_servers,
-        };
-        usable && (certificate.not_before..=certificate.not_after).contains(&now)
-    }
-}
-
 /// Verifies those who connect.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
@@ -184,8 +121,7 @@ impl ClientVerifier {
         rules: Arc<Rules>,
         provider: Arc<CryptoProvider>,
     ) -> Result<ClientVerifier, String> {
-        let store = Arc::clone(&roots.store);
-        let chain = WebPkiClientVerifier::builder_with_provider(store, provider).build();
+        let chain = WebPkiClientVerifier::builder_with_provider(roots.store(), provider).build();
         Ok(ClientVerifier {
             chain: chain.map_err(|error| error.to_string())?,
             roots,
@@ -256,15 +192,9 @@ impl ClientCertVerifier for ClientVerifier {
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     /// `None`: the members have generated certificates, which nobody vouches for.
-    trust: Option<Trust>,
+    trust: Option<ServerTrust>,
     rules: Arc<Rules>,
     algorithms: WebPkiSupportedAlgorithms,
-}
-
-#[derive(Debug)]
-struct Trust {
-    chain: Arc<WebPkiServerVerifier>,
-    roots: Arc<Roots>,
 }
 
 impl ServerVerifier {
@@ -275,12 +205,7 @@ impl ServerVerifier {
     ) -> Result<ServerVerifier, String> {
         let trust = match roots {
             None => None,
-            Some(roots) => {
-                let (store, provider) = (Arc::clone(&roots.store), Arc::clone(provider));
-                let chain = WebPkiServerVerifier::builder_with_provider(store, provider).build();
-                let chain = chain.map_err(|error| error.to_string())?;
-                Some(Trust { chain, roots })
-            }
+            Some(roots) => Some(ServerTrust::new(roots, Arc::clone(provider))?),
         };
         Ok(ServerVerifier {
             trust,
@@ -313,16 +238,7 @@ impl ServerCertVerifier for ServerVerifier {
         let Some(trust) = &self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
-        match trust
-            .chain
-            .verify_server_cert(leaf, others, name, ocsp, now)
-        {
-            Ok(_) => {}
-            // The name is looked at last: all else is good.
-            Err(error) if names::is_about_names(&error) && names::has_wildcard(leaf, name) => {}
-            Err(_) if trust.roots.has(leaf, now, false) => names::verify(leaf, name)?,
-            Err(error) => return Err(error),
-        }
+        trust.verify(leaf, others, name, ocsp, now)?;
         self.rules.check(leaf, others)?;
         Ok(ServerCertVerified::assertion())
     }

@@ -9,15 +9,14 @@
 //!
 //! All but HS are PEM files; the label of the block does not matter, as in etcd.
 //!
-//! Differs from etcd: there is no ES512 (the cryptography that kvd uses has no P-521), and RSA keys
-//! must have 2,048 bits.
+//! Differs from etcd: RSA keys must have 2,048 bits.
 
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
-use ring::rand::SystemRandom;
-use ring::rsa;
-use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use crate::error::{Error, Result};
 
@@ -47,7 +46,7 @@ pub enum Hash {
     Sha512,
 }
 
-const ALGORITHMS: [(&str, Algorithm); 12] = [
+const ALGORITHMS: [(&str, Algorithm); 13] = [
     ("HS256", Algorithm::Hs(Hash::Sha256)),
     ("HS384", Algorithm::Hs(Hash::Sha384)),
     ("HS512", Algorithm::Hs(Hash::Sha512)),
@@ -59,6 +58,7 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("PS512", Algorithm::Ps(Hash::Sha512)),
     ("ES256", Algorithm::Es(Hash::Sha256)),
     ("ES384", Algorithm::Es(Hash::Sha384)),
+    ("ES512", Algorithm::Es(Hash::Sha512)),
     ("EdDSA", Algorithm::Ed),
 ];
 
@@ -180,10 +180,8 @@ impl Private {
             }
             Algorithm::Es(hash) => {
                 let (private, public) = ec_key(der).ok_or_else(|| bad("EC key"))?;
-                let curve = hash.curve()?;
-                let random = SystemRandom::new();
-                let key =
-                    EcdsaKeyPair::from_private_key_and_public_key(curve, private, public, &random);
+                let curve = hash.curve();
+                let key = EcdsaKeyPair::from_private_key_and_public_key(curve, private, public);
                 let key = key.map_err(|error| bad(&format!("key of this curve: {error}")))?;
                 Ok(Private::Ecdsa(key))
             }
@@ -197,17 +195,17 @@ impl Private {
 
     fn public_key(&self) -> Vec<u8> {
         match self {
-            Private::Rsa(key, _) => key.public().as_ref().to_vec(),
+            Private::Rsa(key, _) => key.public_key().as_ref().to_vec(),
             Private::Ecdsa(key) => key.public_key().as_ref().to_vec(),
             Private::Ed(key) => key.public_key().as_ref().to_vec(),
         }
     }
 
-    fn sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, ring::error::Unspecified> {
+    fn sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
         let random = SystemRandom::new();
         match self {
             Private::Rsa(key, padding) => {
-                let mut signature = vec![0; key.public().modulus_len()];
+                let mut signature = vec![0; key.public_modulus_len()];
                 key.sign(*padding, &random, message, &mut signature)?;
                 Ok(signature)
             }
@@ -228,8 +226,9 @@ impl Algorithm {
             Algorithm::Ps(Hash::Sha512) => &signature::RSA_PSS_2048_8192_SHA512,
             Algorithm::Es(Hash::Sha256) => &signature::ECDSA_P256_SHA256_FIXED,
             Algorithm::Es(Hash::Sha384) => &signature::ECDSA_P384_SHA384_FIXED,
+            Algorithm::Es(Hash::Sha512) => &signature::ECDSA_P521_SHA512_FIXED,
             Algorithm::Ed => &signature::ED25519,
-            Algorithm::Es(Hash::Sha512) | Algorithm::Hs(_) => return Err(unsupported()),
+            Algorithm::Hs(_) => return Err(unsupported()),
         })
     }
 
@@ -255,11 +254,11 @@ impl Hash {
         }
     }
 
-    fn curve(self) -> Result<&'static signature::EcdsaSigningAlgorithm> {
+    fn curve(self) -> &'static signature::EcdsaSigningAlgorithm {
         match self {
-            Hash::Sha256 => Ok(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
-            Hash::Sha384 => Ok(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
-            Hash::Sha512 => Err(unsupported()),
+            Hash::Sha256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+            Hash::Sha384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+            Hash::Sha512 => &signature::ECDSA_P521_SHA512_FIXED_SIGNING,
         }
     }
 }

@@ -15,9 +15,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use parking_lot::Mutex;
-use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Error, Result};
 

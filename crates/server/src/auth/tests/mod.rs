@@ -32,6 +32,8 @@ fn what_one_key_signs_the_other_verifies() {
         ("ES256", "p256-sec1.pem", "p256-public.pem"),
         ("ES256", "p256-pkcs8.pem", "p256-public.pem"),
         ("ES384", "p384-pkcs8.pem", "p384-public.pem"),
+        ("ES512", "p521-sec1.pem", "p521-public.pem"),
+        ("ES512", "p521-pkcs8.pem", "p521-certificate.pem"),
         ("EdDSA", "ed25519.pem", "ed25519-public.pem"),
     ] {
         let row = format!("{method} {private} {public}");
@@ -95,12 +97,8 @@ fn keys_that_do_not_fit_are_refused() {
     for (method, private, public, complaint) in [
         ("", "rsa-pkcs1.pem", "", "invalid auth signature method"),
         ("none", "rsa-pkcs1.pem", "", "invalid auth signature method"),
-        (
-            "ES512",
-            "p256-sec1.pem",
-            "",
-            "invalid auth signature method",
-        ),
+        ("ES512", "p256-sec1.pem", "", "key of this curve"),
+        ("ES256", "p521-sec1.pem", "", "key of this curve"),
         ("RS256", "", "", "missing key data"),
         ("HS256", "", "rsa-public.pem", "missing key data"),
         ("RS256", "p256-sec1.pem", "", "RSA key"),

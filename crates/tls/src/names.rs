@@ -11,12 +11,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error};
 
-use super::certificate::Certificate;
+use crate::certificate::Certificate;
 
 /// Checks that `leaf` is for `name`.
 ///
 /// Errors: rustls' own, when it is not.
-pub(super) fn verify(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Error> {
+pub fn verify(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Error> {
     match verify_server_name(&ParsedCertificate::try_from(leaf)?, name) {
         Err(_) if has_wildcard(leaf, name) => Ok(()),
         verified => verified,
@@ -24,7 +24,7 @@ pub(super) fn verify(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Result
 }
 
 /// Whether all that rustls found wrong is the name.
-pub(super) fn is_about_names(error: &Error) -> bool {
+pub fn is_about_names(error: &Error) -> bool {
     matches!(
         error,
         Error::InvalidCertificate(
@@ -34,7 +34,7 @@ pub(super) fn is_about_names(error: &Error) -> bool {
 }
 
 /// Whether `leaf` has a name with a star that covers `name`.
-pub(super) fn has_wildcard(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+pub fn has_wildcard(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     let ServerName::DnsName(host) = name else {
         return false;
     };

@@ -8,35 +8,37 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 /// The parts of a certificate that rules and log lines are about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Certificate {
+pub struct Certificate {
     /// The subject's common name, where it has one: the last, as in Go.
-    pub(super) common_name: Option<String>,
+    pub common_name: Option<String>,
     /// Subject alternative names.
-    pub(super) dns_names: Vec<String>,
+    pub dns_names: Vec<String>,
     /// Subject alternative addresses.
-    pub(super) addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// The serial number without leading zeros.
-    pub(super) serial: Vec<u8>,
+    pub serial: Vec<u8>,
     /// First second in which it is valid, since 1970.
-    pub(super) not_before: i64,
+    pub not_before: i64,
     /// Last second in which it is valid, since 1970.
-    pub(super) not_after: i64,
+    pub not_after: i64,
     /// Whether it may be shown by clients, and by servers.
-    pub(super) usable: Usable,
+    pub usable: Usable,
 }
 
 /// What the extended key usage allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Usable {
-    pub(super) by_clients: bool,
-    pub(super) by_servers: bool,
+pub struct Usable {
+    /// By clients.
+    pub by_clients: bool,
+    /// By servers.
+    pub by_servers: bool,
 }
 
 impl Certificate {
     /// Reads a certificate.
     ///
     /// Errors: says what is malformed.
-    pub(super) fn read(der: &[u8]) -> Result<Certificate, String> {
+    pub fn read(der: &[u8]) -> Result<Certificate, String> {
         let (_, found) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
         let names = found.subject().iter_common_name();
         let common_name = names.filter_map(|name| name.as_str().ok()).last();
@@ -88,7 +90,7 @@ fn without_zeros(serial: &[u8]) -> Vec<u8> {
 /// Adds the serial numbers that a revocation list in DER names to `revoked`.
 ///
 /// Errors: says what is malformed.
-pub(super) fn read_revoked(der: &[u8], revoked: &mut HashSet<Vec<u8>>) -> Result<(), String> {
+pub fn read_revoked(der: &[u8], revoked: &mut HashSet<Vec<u8>>) -> Result<(), String> {
     let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
     for certificate in list.iter_revoked_certificates() {
         revoked.insert(without_zeros(certificate.raw_serial()));
