@@ -120,7 +120,8 @@ impl State {
             .filter_map(|pod| Some((pod, pod.ip?)))
             .filter(|(pod, _)| {
                 let only_healthy = self.stacked.get(&pod.set);
-                only_healthy.is_some_and(|only_healthy| pod.ready || !only_healthy)
+                // A swarm takes a task's name away before it tells it to stop.
+                !pod.is_ending() && only_healthy.is_some_and(|only| pod.ready || !only)
             })
         {
             for name in [pod.set.clone(), format!("tasks.{}", pod.set)] {

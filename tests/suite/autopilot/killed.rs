@@ -83,7 +83,7 @@ async fn members_killed_while_they_leave_are_gone_and_come_back() -> Result<()> 
 }
 
 #[tokio::test]
-#[ignore = "all steps: a minute, of which most is spent waiting for the dead to be removed"]
+#[ignore = "half a minute; one round of it runs always"]
 async fn members_killed_at_each_step_of_leaving_are_gone_and_come_back() -> Result<()> {
     killed_while_leaving(&LEAVING).await
 }

@@ -1,6 +1,7 @@
 //! A start in auto mode: the data, the questions, and what the server is told then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvd_autopilot::plan::Policy;
 use kvd_server::autopilot::{self, Desired};
@@ -12,6 +13,10 @@ use super::desired;
 use super::disk::Disk;
 use super::early::{Early, Ports};
 use crate::settings::{Autopilot, Settings};
+
+/// Least silence after which one that is wanted no more is removed: a connection that is made anew
+/// takes no longer.
+const LEAVE_AFTER_LEAST: Duration = Duration::from_secs(2);
 
 /// Finds out who this member is, in auto mode; serves the ports meanwhile.
 ///
@@ -98,6 +103,7 @@ fn acting(settings: &Settings, auto: &Autopilot) -> autopilot::Settings {
         enabled: true,
         policy: Policy {
             stabilization: auto.stabilization,
+            leave_after: auto.stabilization.max(LEAVE_AFTER_LEAST),
             cleanup: auto.cleanup,
             first_ordinal: auto.first_ordinal,
             ..others.policy

@@ -326,7 +326,8 @@ pub(super) const FLAGS: &[Flag] = &[
     row(Own, "autopilot-first-ordinal", Uint, "0", Works,
         "Number of the first member, where names end in one."),
     row(Own, "autopilot-stabilization-time", Duration, "10s", Works,
-        "How long a learner must have been healthy to be promoted."),
+        "How long a learner must have been healthy to be promoted, and one that is wanted no more \
+         silent to be removed (at least 2s)."),
     row(Own, "autopilot-statefulset", Text, "", Works,
         "StatefulSet, as NAME or NAMESPACE/NAME, that says how many members are wanted."),
     row(Own, "autopilot-desired-replicas-file", Text, "", Works,
