@@ -130,7 +130,7 @@ impl Security {
             true => None,
             false => Some(Watch::start(watched, settings.tls_recheck_interval)?),
         };
-        let finder = Finder::new(settings, PeerDialer::new(Arc::clone(&peer)));
+        let finder = Finder::of(settings, PeerDialer::new(Arc::clone(&peer)));
         Ok(Security {
             client,
             peer,

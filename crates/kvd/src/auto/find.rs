@@ -90,7 +90,7 @@ impl fmt::Debug for Finder {
 impl Finder {
     /// Finds members of the cluster of `settings`; none when that is not wanted. `dialer`: connects
     /// to addresses.
-    pub fn new(settings: &Settings, dialer: PeerDialer) -> Option<Arc<dyn Find>> {
+    pub fn of(settings: &Settings, dialer: PeerDialer) -> Option<Arc<dyn Find>> {
         let auto = settings.autopilot.as_ref().filter(|auto| auto.find_peers)?;
         let (port, scheme) = own_port_and_scheme(settings);
         Some(Arc::new(Finder {

@@ -88,7 +88,7 @@ impl Algorithm {
 /// The keys of one method.
 pub enum Keys {
     /// One key for both.
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     /// The private key, if this member may sign, and the public one.
     Pair {
         /// Signs.
@@ -117,7 +117,8 @@ impl Keys {
             if private.is_empty() {
                 return Err(missing());
             }
-            return Ok(Keys::Secret(hmac::Key::new(hash.hmac(), private)));
+            let key = hmac::Key::new(hash.hmac(), private);
+            return Ok(Keys::Secret(Box::new(key)));
         }
         let private = match private {
             [] => None,
