@@ -178,6 +178,24 @@ impl Browser {
         }
     }
 
+    /// Presses keys until an expression in the page is true: what is pressed while the page exchanges
+    /// what it shows is lost, to a person, too.
+    ///
+    /// Errors: as [`Browser::until`].
+    pub async fn press_until(&self, keys: &str, expression: &str) -> Result<Value> {
+        let often = wait::until(expression, PATIENCE, || async {
+            self.press(keys)?;
+            wait::until(expression, Duration::from_secs(2), || async {
+                ensure!(self.eval(expression)? == true, "not yet");
+                Ok(())
+            })
+            .await
+        });
+        // Whether it came or not, `until` says what there is.
+        drop(often.await);
+        self.until(expression).await
+    }
+
     /// Waits until the page shows a text.
     ///
     /// Errors: as [`Browser::until`].

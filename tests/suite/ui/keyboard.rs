@@ -196,10 +196,8 @@ async fn delete(browser: &Browser, address: &str) -> Result<()> {
         get(address, "/config/\0name")?.is_some(),
         "Cancel deletes nothing"
     );
-    browser.press("d")?;
-    browser
-        .until("document.querySelector('dialog .block')?.textContent === '/config/\\\\x00name'")
-        .await?;
+    let asked = "document.querySelector('dialog .block')?.textContent === '/config/\\\\x00name'";
+    browser.press_until("d", asked).await?;
     tab_to(browser, "Delete")?;
     browser.press(&keys::ENTER.to_string())?;
     browser.until_shown("No keys here.").await?;

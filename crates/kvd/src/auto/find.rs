@@ -4,7 +4,7 @@
 //! for each of them, as a swarm has none for one task of a service. The host of a peer URL is then a
 //! label that nobody looks up. What an answer tells counts for [`FRESH`]: a member that comes back
 //! elsewhere is found there, and whoever is dialled by mistake meanwhile is known for another by the
-//! transport.
+//! transport. Where it was found last is asked, too: what DNS lists leaves out who is stopping.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -77,6 +77,9 @@ pub struct Finder {
     token: String,
     /// What was found by peer URL, and when; none: it was not there.
     known: Mutex<HashMap<String, (Instant, Option<Place>)>>,
+    /// Where a peer URL was found last. It is asked again who it is: a member that was told to stop
+    /// is no longer listed, but has a vote until it has left.
+    last: Mutex<HashMap<String, Place>>,
     /// One asks at a time; the others find what it has found.
     asking: tokio::sync::Mutex<()>,
 }
@@ -100,6 +103,7 @@ impl Finder {
             scheme,
             token: settings.initial_cluster_token.clone(),
             known: Mutex::default(),
+            last: Mutex::default(),
             asking: tokio::sync::Mutex::new(()),
         }))
     }
@@ -116,11 +120,15 @@ impl Finder {
     async fn ask(&self, url: &str) -> Option<Place> {
         let found = lookup::lookup(&self.sources, self.port).await;
         let places = found.places.iter();
+        let mut places: Vec<Place> = places
+            .map(|(address, host)| place(*address, host, self.scheme))
+            .collect();
+        let last = self.last.lock().get(url).cloned();
+        let unlisted = last.filter(|last| places.iter().all(|it| it.address != last.address));
+        places.extend(unlisted);
         let mut asking: FuturesUnordered<_> = places
-            .map(|(address, host)| async move {
-                let place = place(*address, host, self.scheme);
-                (who(&self.dialer, &place, ANSWER_LIMIT).await, place)
-            })
+            .into_iter()
+            .map(|place| async move { (who(&self.dialer, &place, ANSWER_LIMIT).await, place) })
             .collect();
         while let Some((answer, place)) = asking.next().await {
             let Ok(answer) = answer else { continue };
@@ -128,8 +136,9 @@ impl Finder {
                 continue;
             }
             let is_it = answer.peer_urls.iter().any(|its| its == url);
-            let mut known = self.known.lock();
+            let (mut known, mut last) = (self.known.lock(), self.last.lock());
             for its in answer.peer_urls {
+                last.insert(its.clone(), place.clone());
                 known.insert(its, (Instant::now(), Some(place.clone())));
             }
             if is_it {

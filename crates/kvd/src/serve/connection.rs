@@ -123,6 +123,17 @@ pub(super) struct Stop {
     pub(super) cut: CancellationToken,
 }
 
+impl Stop {
+    /// The same for one connection. It is looked at each time that the connection is polled, which
+    /// takes a lock: better one that no other connection wants.
+    fn child(&self) -> Stop {
+        Stop {
+            drain: self.drain.child_token(),
+            cut: self.cut.child_token(),
+        }
+    }
+}
+
 /// What the two services must be. They are called without being asked whether they are ready, so
 /// they must always be.
 pub(super) trait Serve<B>:
@@ -196,7 +207,8 @@ pub(super) async fn run<S, G, H, GB, HB>(
                 ..PeerInfo::default()
             };
             let stream = Rewind::new(read, stream);
-            serve(protocol, stream, services, options, stop, info).await;
+            let stop = stop.child();
+            serve(protocol, stream, services, options, &stop, info).await;
         }
     }
 }
@@ -216,10 +228,8 @@ async fn secured<G, H, GB, HB>(
     HB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let live = &secure.live;
-    let closing = Closing {
-        drain: stop.drain.child_token(),
-        cut: stop.cut.child_token(),
-    };
+    let Stop { drain, cut } = stop.child();
+    let closing = Closing { drain, cut };
     let handshake = live.accept(stream, address, secure.check_client_san, closing);
     let accepted = tokio::select! {
         accepted = tokio::time::timeout(options.handshake_timeout, handshake) => accepted,
