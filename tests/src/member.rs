@@ -348,6 +348,7 @@ impl Member {
     /// Errors: when it cannot be started.
     pub fn kvctl(&self, arguments: &[&str]) -> Result<std::process::Output> {
         Ok(Command::new(binary("kvctl")?)
+            .env_remove("KVCTL_BIN")
             .args(["--endpoints", &self.client_url()])
             .args(arguments)
             .stdin(Stdio::null())
