@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use kvd_tests::pki::{Authority, Leaf};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use crate::exchange;
 use crate::node::Node;
 
 /// Where every pod is told that it is.
@@ -92,21 +92,9 @@ pub async fn serve(node: Arc<Node>, account: &Path, namespace: &str) -> Result<(
 
 async fn answer(node: Arc<Node>, acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
     let mut stream = acceptor.accept(stream).await?;
-    let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let byte = stream.read_u8().await?;
-        head.push(byte);
-    }
-    let head = String::from_utf8_lossy(&head);
+    let head = exchange::head(&mut stream).await?;
     let (status, body) = reply(&node, &head);
-    let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(text.as_bytes()).await?;
-    stream.shutdown().await?;
-    Ok(())
+    exchange::answer(&mut stream, status, &body).await
 }
 
 fn reply(node: &Node, head: &str) -> (&'static str, String) {

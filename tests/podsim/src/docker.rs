@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use anyhow::Result;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::exchange;
 use crate::node::Node;
 
 /// Where the API is on a node.
@@ -47,11 +47,7 @@ pub fn serve(node: Arc<Node>) -> Result<()> {
 }
 
 async fn answer(node: Arc<Node>, mut stream: UnixStream) -> Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let head = exchange::head(&mut stream).await?;
     let found = {
         let state = node.state();
         let sets = state.sets.iter();
@@ -73,14 +69,7 @@ async fn answer(node: Arc<Node>, mut stream: UnixStream) -> Result<()> {
             r#"{"message":"service not found"}"#.to_owned(),
         ),
     };
-    let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(text.as_bytes()).await?;
-    stream.shutdown().await?;
-    Ok(())
+    exchange::answer(&mut stream, status, &body).await
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub mod container;
 pub mod controller;
 pub mod dns;
 pub mod docker;
+mod exchange;
 pub mod host;
 pub mod kubelet;
 pub mod manifest;

@@ -1,5 +1,7 @@
 //! Auto mode with TLS on both ports, and with users.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use kvd_tests::pki::{Authority, Leaf, Secret};
 use kvd_tests::{http, wait};
@@ -115,19 +117,26 @@ impl Admin {
     }
 }
 
-#[tokio::test]
-async fn members_with_tls_on_both_ports_join_heal_and_leave() -> Result<()> {
-    let authority = Authority::new("ours")?;
-    let leaf = authority.issue(&Leaf::new("member", 1))?;
-    let folder = tempfile::tempdir()?;
+/// A certificate of `name` by the authority `by`, in files below `folder`, and their paths:
+/// certificate, key, authority.
+fn secret(folder: &Path, by: &str, name: &str) -> Result<(Secret, [String; 3])> {
+    let authority = Authority::new(by)?;
+    let leaf = authority.issue(&Leaf::new(name, 1))?;
     let authority = authority.pem();
     let files = [
         ("tls.crt", leaf.cert.as_bytes()),
         ("tls.key", leaf.key.as_bytes()),
         ("ca.crt", authority.as_bytes()),
     ];
-    let secret = Secret::new(&folder.path().join("ours"), &files)?;
-    let [cert, key, ca] = ["tls.crt", "tls.key", "ca.crt"].map(|file| secret.path(file));
+    let secret = Secret::new(&folder.join(by), &files)?;
+    let paths = ["tls.crt", "tls.key", "ca.crt"].map(|file| secret.path(file));
+    Ok((secret, paths))
+}
+
+#[tokio::test]
+async fn members_with_tls_on_both_ports_join_heal_and_leave() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (_secret, [cert, key, ca]) = secret(folder.path(), "ours", "member")?;
     let arguments = [
         "--cert-file",
         &cert,
@@ -160,16 +169,7 @@ async fn members_with_tls_on_both_ports_join_heal_and_leave() -> Result<()> {
     );
 
     // One whose certificate is another authority's is not even heard, and says so.
-    let other = Authority::new("others")?;
-    let leaf = other.issue(&Leaf::new("stranger", 1))?;
-    let other = other.pem();
-    let files = [
-        ("tls.crt", leaf.cert.as_bytes()),
-        ("tls.key", leaf.key.as_bytes()),
-        ("ca.crt", other.as_bytes()),
-    ];
-    let secret = Secret::new(&folder.path().join("others"), &files)?;
-    let [cert, key, ca] = ["tls.crt", "tls.key", "ca.crt"].map(|file| secret.path(file));
+    let (_secret, [cert, key, ca]) = secret(folder.path(), "others", "stranger")?;
     set.add(
         "db-2",
         "stranger",

@@ -154,24 +154,31 @@ fn status(cluster: &Cluster, pod: &str) -> Result<Value> {
     http::get(&format!("{}:2381", cluster.ip(pod)?), "/v1/autopilot")?.json()
 }
 
-/// Waits until exactly the wanted pods are members, with votes, all healthy, and clients are served.
-async fn settled(cluster: &Cluster, checked: &Checked, size: usize) -> Result<()> {
-    let begun = Instant::now();
+/// Waits until the members have exactly the names `wanted`, in order, with votes, all healthy, as
+/// the first pod tells on its `port`.
+pub async fn voters(cluster: &Cluster, port: u16, wanted: &[String]) -> Result<()> {
     wait::until("the members", CONVERGENCE, || async {
-        let status = status(cluster, "etcd-0")?;
+        let address = format!("{}:{port}", cluster.ip("etcd-0")?);
+        let status = http::get(&address, "/v1/autopilot")?.json()?;
         let members = status["members"].as_array().context("members")?;
         let mut names: Vec<&str> = members.iter().filter_map(|m| m["name"].as_str()).collect();
         names.sort_unstable();
-        let wanted: Vec<String> = (0..size).map(|number| format!("etcd-{number}")).collect();
         ensure!(names == wanted, "{names:?}: {status:#}");
         ensure!(
-            status["healthy"] == true && status["voters"] == size,
+            status["healthy"] == true && status["voters"] == wanted.len(),
             "{status:#}"
         );
         Ok(())
     })
     .await
-    .with_context(|| cluster.logs())?;
+    .with_context(|| cluster.logs())
+}
+
+/// Waits until exactly the wanted pods are members, with votes, all healthy, and clients are served.
+async fn settled(cluster: &Cluster, checked: &Checked, size: usize) -> Result<()> {
+    let begun = Instant::now();
+    let wanted: Vec<String> = (0..size).map(|number| format!("etcd-{number}")).collect();
+    voters(cluster, 2381, &wanted).await?;
     checked.converged(cluster).await?;
     ensure!(
         begun.elapsed() <= CONVERGENCE,

@@ -10,6 +10,7 @@ use kvd_podsim::host;
 use kvd_podsim::node::Options;
 use kvd_tests::{http, wait};
 
+use crate::autopilot::voters;
 use crate::checked::Checked;
 
 #[test]
@@ -131,21 +132,7 @@ async fn whole(cluster: &Cluster, checked: &Checked, size: usize) -> Result<()> 
     let wanted: Vec<String> = (1..=size)
         .map(|node| format!("worker-{node}.etcd"))
         .collect();
-    wait::until("the members", CONVERGENCE, || async {
-        let address = format!("{}:2379", cluster.ip("etcd-0")?);
-        let status = http::get(&address, "/v1/autopilot")?.json()?;
-        let members = status["members"].as_array().context("members")?;
-        let mut names: Vec<&str> = members.iter().filter_map(|m| m["name"].as_str()).collect();
-        names.sort_unstable();
-        ensure!(names == wanted, "{names:?}: {status:#}");
-        ensure!(
-            status["healthy"] == true && status["voters"] == size,
-            "{status:#}"
-        );
-        Ok(())
-    })
-    .await
-    .with_context(|| cluster.logs())?;
+    voters(cluster, 2379, &wanted).await?;
     checked.converged(cluster).await?;
     println!("  well after {:.1} s", begun.elapsed().as_secs_f64());
     Ok(())
