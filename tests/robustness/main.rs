@@ -37,7 +37,8 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
         clients: 8,
         keys: 6,
         seed,
-        operations: 400,
+        operations: 3_200,
+        pause: Duration::ZERO,
     };
     let mut running = Workload::start(&urls, &options)?;
     let mut rounds = 0;
@@ -58,7 +59,7 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
             // Each key's history is checked in pieces of bounded length: the clients pause, the
             // keys are read, and the values start the next piece.
             acknowledged += running.acknowledged();
-            let mut piece = running.finish().await?;
+            let mut piece = running.finish(&all).await?;
             workload::read_back(&mut piece, &urls[0]).await?;
             workload::verify(&workload::continued(&piece, &all))?;
             all = piece;
@@ -72,7 +73,7 @@ async fn run(size: usize, length: Duration, arguments: &[&str]) -> Result<Histor
         }
     }
     acknowledged += running.acknowledged();
-    let mut last = running.finish().await?;
+    let mut last = running.finish(&all).await?;
     cluster.start_all().await?;
     workload::read_back(&mut last, &urls[size - 1]).await?;
     let last = workload::continued(&last, &all);

@@ -1,8 +1,8 @@
 //! Concurrent clients that read, write, swap and delete a few keys, and record what they saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,12 +29,14 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Options {
     /// How many clients run at once.
     pub clients: usize,
-    /// How many keys they share.
+    /// How many keys they share at a time.
     pub keys: usize,
     /// Seed of their choices.
     pub seed: u64,
-    /// Most operations a client does on one key, which bounds the cost of the check.
+    /// Most operations on one key, which bounds the cost of the check: a new key takes its place.
     pub operations: usize,
+    /// How long a client waits between two operations.
+    pub pause: Duration,
 }
 
 /// A running workload.
@@ -62,6 +64,7 @@ impl Workload {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
         let values = Arc::new(AtomicU64::new(1));
+        let places: Arc<[AtomicUsize]> = (0..options.keys).map(|_| AtomicUsize::new(0)).collect();
         let start = Instant::now();
         let mut endpoints = Vec::new();
         for url in urls {
@@ -80,6 +83,7 @@ impl Workload {
                     connected: None,
                     member: number % endpoints.len(),
                     values: Arc::clone(&values),
+                    places: Arc::clone(&places),
                     acknowledged: Arc::clone(&acknowledged),
                     start,
                 };
@@ -99,13 +103,14 @@ impl Workload {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Stops the clients and gathers what they saw.
+    /// Stops the clients and gathers what they saw, `earlier` being what an earlier workload saw.
     ///
     /// Errors: when a client panicked.
-    pub async fn finish(self) -> Result<Histories> {
+    pub async fn finish(self, earlier: &Histories) -> Result<Histories> {
         self.stop.store(true, Ordering::Relaxed);
         // Also of a key that nobody came to: what it held before must still be there.
-        let mut histories: Histories = (0..self.keys).map(|key| (key, Vec::new())).collect();
+        let keys = (0..self.keys).chain(earlier.keys().copied());
+        let mut histories: Histories = keys.map(|key| (key, Vec::new())).collect();
         for client in self.clients {
             for (key, operation) in client.await.context("a client failed")? {
                 histories.entry(key).or_default().push(operation);
@@ -222,25 +227,25 @@ struct Client {
     connected: Option<KvClient<Channel>>,
     member: usize,
     values: Arc<AtomicU64>,
+    /// How many operations were begun in the place of each key.
+    places: Arc<[AtomicUsize]>,
     acknowledged: Arc<AtomicU64>,
     start: Instant,
 }
 
 impl Client {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Vec<(usize, Operation)> {
-        let mut seen = vec![None; self.options.keys];
-        let mut done = vec![0_usize; self.options.keys];
+        let mut seen: HashMap<usize, u64> = HashMap::new();
         let mut recorded = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let key = self.random.random_range(0..self.options.keys);
-            if done[key] >= self.options.operations {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                continue;
+            if !self.options.pause.is_zero() {
+                tokio::time::sleep(self.options.pause).await;
             }
             let Some(mut kv) = self.connect().await else {
                 continue;
             };
-            let input = self.choose(seen[key]);
+            let key = self.key();
+            let input = self.choose(seen.get(&key).copied());
             let call = self.nanoseconds();
             let answer = ask(&mut kv, key, &input);
             let answer = tokio::time::timeout(ANSWER_DEADLINE, answer).await;
@@ -264,12 +269,14 @@ impl Client {
                 continue;
             }
             if let Output::Value(value) = output {
-                seen[key] = value;
+                match value {
+                    Some(value) => seen.insert(key, value),
+                    None => seen.remove(&key),
+                };
             }
             if known {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
-            done[key] += 1;
             let answer = if known { now } else { u64::MAX };
             let client = self.number;
             recorded.push((
@@ -284,6 +291,12 @@ impl Client {
             ));
         }
         recorded
+    }
+
+    fn key(&mut self) -> usize {
+        let place = self.random.random_range(0..self.options.keys);
+        let begun = self.places[place].fetch_add(1, Ordering::Relaxed);
+        place + begun / self.options.operations * self.options.keys
     }
 
     fn choose(&mut self, seen: Option<u64>) -> Input {

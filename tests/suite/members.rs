@@ -16,7 +16,7 @@ use kvd_tests::cluster::{Cluster, READY_DEADLINE};
 use kvd_tests::http;
 use kvd_tests::member::Member;
 use kvd_tests::wait;
-use kvd_tests::workload::{Options, Workload, read_back, verify};
+use kvd_tests::workload::{Histories, Options, Workload, read_back, verify};
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
@@ -225,7 +225,8 @@ async fn a_cluster_grows_to_five_and_shrinks_to_one_under_load_without_a_failed_
         clients: 4,
         keys: 8,
         seed: 5,
-        operations: 250,
+        operations: 1_000,
+        pause: Duration::from_millis(5),
     };
     let workload = Workload::start(&urls, &options)?;
     let writers = Writers::start(urls, 4, Duration::from_secs(10));
@@ -253,7 +254,7 @@ async fn a_cluster_grows_to_five_and_shrinks_to_one_under_load_without_a_failed_
     }
     let last = cluster.leader().await?;
     let written = writers.finish().await?;
-    let mut histories = workload.finish().await?;
+    let mut histories = workload.finish(&Histories::new()).await?;
     let member = &cluster.members[last];
     let mut kv = member.kv().await?;
     for (number, value) in written.iter().enumerate() {
@@ -382,7 +383,8 @@ async fn a_member_whose_disk_is_gone_is_replaced_under_load() -> Result<()> {
             clients: 4,
             keys: 4,
             seed: 5,
-            operations: 400,
+            operations: 1_600,
+            pause: Duration::from_millis(5),
         },
     )?;
     let id = id_of(&cluster.members[place]).await?;
@@ -398,7 +400,7 @@ async fn a_member_whose_disk_is_gone_is_replaced_under_load() -> Result<()> {
     grow(&mut cluster, leader, place).await?;
     let member = &cluster.members[place];
     ensure!(id_of(member).await? != id, "an ID never comes back");
-    let mut histories = workload.finish().await?;
+    let mut histories = workload.finish(&Histories::new()).await?;
     read_back(&mut histories, &member.client_url()).await?;
     verify(&histories)?;
     cluster.equal_hashes(AGREE).await?;

@@ -5,9 +5,11 @@
 //! ends, however it ends, the kernel takes all that it started and mounted with it.
 
 use std::future::Future;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -15,6 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 const INSIDE: &str = "KVD_PODSIM_INSIDE";
 /// Set where a test that cannot run must fail instead of being skipped, as in CI.
 const REQUIRED: &str = "KVD_PODSIM_REQUIRED";
+/// How many lines of what an inner process said its failure quotes.
+const END: usize = 60;
 /// What is run, and the Debian package of each.
 const PROGRAMS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
@@ -77,7 +81,7 @@ where
     let mut inner = Vec::with_capacity(count);
     for number in 0..count {
         // However this process ends, the inner ones end with it.
-        let child = Command::new("setpriv")
+        let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare"])
             .args(["--net", "--mount", "--propagation", "private"])
             .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
@@ -87,16 +91,44 @@ where
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .env(INSIDE, number.to_string())
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()?;
-        inner.push(child);
+        let said = [told(child.stdout.take()), told(child.stderr.take())];
+        inner.push((child, said));
     }
     // All are waited for before any is judged.
-    let ended: Vec<_> = inner.iter_mut().map(std::process::Child::wait).collect();
-    for status in ended {
-        let status = status?;
-        ensure!(status.success(), "{name} failed inside: {status}");
+    let mut ended = Vec::with_capacity(count);
+    for (mut child, said) in inner {
+        let status = child.wait();
+        let said = said.into_iter().flat_map(|lines| lines.join().ok());
+        ended.push((status?, said.flatten().collect::<Vec<_>>()));
+    }
+    for (status, said) in ended {
+        let end = &said[said.len().saturating_sub(END)..];
+        let end = end.join("\n");
+        ensure!(status.success(), "{name} failed inside: {status}\n{end}");
     }
     Ok(())
+}
+
+/// Passes on what an inner process says, and keeps it without stack backtraces.
+fn told(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<String>> {
+    std::thread::spawn(move || {
+        let lines = stream.map(|stream| BufReader::new(stream).split(b'\n'));
+        let mut kept = Vec::new();
+        for line in lines.into_iter().flatten().map_while(std::io::Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            println!("{line}");
+            let frame = line.trim_start();
+            let number = frame.split(':').next().unwrap_or_default();
+            let is_frame = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+            if !(frame.len() < line.len() && (is_frame || frame.starts_with("at "))) {
+                kept.push(line);
+            }
+        }
+        kept
+    })
 }
 
 fn supported() -> Result<()> {

@@ -34,7 +34,8 @@ impl Checked {
             clients: 4,
             keys: 12,
             seed,
-            operations: 400,
+            operations: 1_600,
+            pause: Duration::from_millis(5),
         };
         let running = Workload::start(&urls, &options)?;
         Ok(Checked {
@@ -81,7 +82,7 @@ impl Checked {
         )?;
         let done = std::mem::replace(&mut self.running, next);
         self.acknowledged += done.acknowledged();
-        let piece = done.finish().await?;
+        let piece = done.finish(&self.all).await?;
         let deadline = Duration::from_secs(20);
         let piece = wait::until("reading everything back", deadline, || async {
             let mut read = piece.clone();
@@ -98,7 +99,7 @@ impl Checked {
     /// The last check; returns how many operations were acknowledged in all.
     pub async fn finish(mut self) -> Result<u64> {
         self.check().await?;
-        self.running.finish().await?;
+        self.running.finish(&self.all).await?;
         Ok(self.acknowledged)
     }
 }
