@@ -48,6 +48,7 @@ mod index;
 mod inspect;
 mod io;
 mod key_index;
+pub mod lanes;
 mod lease;
 mod ledger;
 mod options;

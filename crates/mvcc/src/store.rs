@@ -429,9 +429,14 @@ impl Store {
         watch::encode_with_prev(self.core(), event)
     }
 
-    /// How many watch, and how far they are.
+    /// How many watch, and how far they are. Looks at what waits for every client.
     pub fn watch_stats(&self) -> WatchStats {
         self.core().hub.stats()
+    }
+
+    /// Number of watch streams that are open.
+    pub fn watch_streams(&self) -> i64 {
+        self.core().hub.streams()
     }
 
     /// How far the clients of watchers are behind. Looks at what waits for every client.

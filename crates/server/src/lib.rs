@@ -43,7 +43,6 @@ pub mod corruption;
 pub mod directories;
 pub mod error;
 pub mod identity;
-mod lanes;
 pub mod lease;
 pub mod limits;
 pub mod members;

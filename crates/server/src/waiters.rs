@@ -5,18 +5,19 @@
 //! etcd counts from the time of the start behind 16 bits of the member's ID; but clocks go back,
 //! and two members may share these bits.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kvd_mvcc::lanes::{Heaps, Lane, OfThread, Parcel};
 use kvd_raft::ProposeFailure;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::apply::{Answers, Applied};
 use crate::error::{Error, Result};
-use crate::lanes::{Heap, Lane};
 
 /// Shards of the table, so that handlers on different cores seldom meet.
 const SHARDS: usize = 16;
@@ -27,7 +28,21 @@ type Shard = Mutex<HashMap<u64, Waiter, BuildHasherDefault<IdHasher>>>;
 struct Waiter {
     sender: oneshot::Sender<Result<Applied>>,
     /// The thread that waits, if it takes results by the heap.
-    lane: Option<Arc<Lane>>,
+    lane: Option<Arc<Lane<Answer>>>,
+}
+
+/// A result and who gets it.
+struct Answer(oneshot::Sender<Result<Applied>>, Result<Applied>);
+
+impl Parcel for Answer {
+    fn arrive(self) {
+        // The caller may have given up meanwhile; then there is nobody to tell.
+        drop(self.0.send(self.1));
+    }
+}
+
+thread_local! {
+    static LANE: OfThread<Answer> = const { RefCell::new(None) };
 }
 
 /// IDs are counted up: one multiplication spreads them well.
@@ -73,7 +88,7 @@ impl Waiters {
     pub fn register(&self) -> (u64, Waiting<'_>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        let lane = Lane::of_this_thread();
+        let lane = Lane::of_this_thread(&LANE);
         self.shard(id).lock().insert(id, Waiter { sender, lane });
         (
             id,
@@ -119,26 +134,12 @@ impl Waiters {
 
 impl Answers for Waiters {
     fn answer(&self, results: &mut Vec<(u64, Result<Applied>)>) {
-        let mut heaps: Vec<(Arc<Lane>, Heap)> = Vec::new();
+        let mut heaps = Heaps::default();
         for (id, result) in results.drain(..) {
             let waiter = self.shard(id).lock().remove(&id);
-            match waiter {
-                Some(Waiter { sender, lane: None }) => drop(sender.send(result)),
-                Some(Waiter {
-                    sender,
-                    lane: Some(lane),
-                }) => match heaps
-                    .iter_mut()
-                    .find(|(other, _)| Arc::ptr_eq(other, &lane))
-                {
-                    Some((_, heap)) => heap.push((sender, result)),
-                    None => heaps.push((lane, vec![(sender, result)])),
-                },
-                None => {}
+            if let Some(Waiter { sender, lane }) = waiter {
+                heaps.add(lane, Answer(sender, result));
             }
-        }
-        for (lane, heap) in heaps {
-            lane.deliver(heap);
         }
     }
 

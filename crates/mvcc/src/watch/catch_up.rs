@@ -16,6 +16,7 @@ use super::hub::{Batch, State};
 use super::outbox::{Delivery, Item};
 use super::watcher::{Place, Watcher};
 use crate::error::{Error, Result};
+use crate::lanes::Heaps;
 use crate::revision::{RevKey, Revision};
 use crate::store::Core;
 
@@ -215,8 +216,13 @@ fn hand_out_locked(
     for (record, kv) in slice.records {
         batch.add(group, record, kv);
     }
+    let mut wakes = Heaps::default();
     for (watcher, events, bytes) in batch.into_parts() {
-        if !core.hub.deliver(&watcher, events, bytes, revision) {
+        let events = events.into();
+        if !core
+            .hub
+            .deliver(&watcher, events, bytes, revision, &mut wakes)
+        {
             group.remove(&watcher);
             behind.push(watcher);
         }
@@ -248,5 +254,6 @@ fn cancel(
         compact_revision,
     };
     core.hub.remove(watcher);
-    watcher.outbox.push(Item { serial, delivery }, 0, true);
+    let item = Item { serial, delivery };
+    watcher.outbox.push_and_wake(item, 0, true);
 }

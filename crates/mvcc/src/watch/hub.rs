@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::task::Waker;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::event::{Event, record_key};
 use super::group::Group;
-use super::outbox::{Delivery, Item, Outbox};
+use super::outbox::{Delivery, Item, Outbox, Pushed};
 use super::watcher::{Place, Watcher};
+use crate::lanes::Heaps;
 use crate::revision::RevKey;
 
 /// How many watch, and how far they are.
@@ -71,7 +73,6 @@ pub(crate) struct Counters {
     pub(crate) streams: AtomicI64,
     pub(crate) watchers: AtomicI64,
     pub(crate) slow: AtomicI64,
-    pub(crate) pending: AtomicI64,
 }
 
 /// All watchers of a store.
@@ -122,25 +123,35 @@ impl Hub {
     /// Hands the changes of revision `main`, which readers see already, to who watches them.
     /// `None`: nobody listened when the transaction ended; who came since reads them later.
     pub(crate) fn publish(&self, main: i64, records: Option<Vec<(RevKey, Bytes)>>) {
+        // Woken when the lock is free again.
+        let mut wakes = Heaps::default();
         let mut state = self.state.lock();
         if state.synced.len() > 0 {
             match records {
-                Some(records) => self.feed(&mut state, main, records),
+                Some(records) => self.feed(&mut state, main, records, &mut wakes),
                 None => self.unsync_all(&mut state),
             }
         }
         state.revision = main;
     }
 
-    fn feed(&self, state: &mut State, main: i64, records: Vec<(RevKey, Bytes)>) {
+    fn feed(
+        &self,
+        state: &mut State,
+        main: i64,
+        records: Vec<(RevKey, Bytes)>,
+        wakes: &mut Heaps<Waker>,
+    ) {
         let mut late = Vec::new();
         if let [(record, kv)] = &records[..] {
             let event = Arc::new(Event::new(*record, kv.clone()));
             let bytes = event.encoded().len();
-            state.synced.each_watching(&event.key(), |watcher| {
+            let key = event.key();
+            let events: Arc<[Arc<Event>]> = Arc::new([Arc::clone(&event)]);
+            state.synced.each_watching(&key, |watcher| {
                 if watcher.next() <= main && watcher.wants(&event) {
-                    let events = vec![Arc::clone(&event)];
-                    if !self.deliver(watcher, events, bytes, main) {
+                    let events = Arc::clone(&events);
+                    if !self.deliver(watcher, events, bytes, main, wakes) {
                         late.push(Arc::clone(watcher));
                     }
                 }
@@ -151,7 +162,7 @@ impl Hub {
                 batch.add(&state.synced, record, kv);
             }
             for (watcher, events, bytes) in batch.into_parts() {
-                if !self.deliver(&watcher, events, bytes, main) {
+                if !self.deliver(&watcher, events.into(), bytes, main, wakes) {
                     late.push(watcher);
                 }
             }
@@ -161,15 +172,16 @@ impl Hub {
         }
     }
 
-    /// Queues events for the watcher's client; says whether there was room.
+    /// Queues events for the watcher's client, who waits for them if added to `wakes`; says whether
+    /// there was room.
     pub(crate) fn deliver(
         &self,
         watcher: &Watcher,
-        events: Vec<Arc<Event>>,
+        events: Arc<[Arc<Event>]>,
         bytes: usize,
         revision: i64,
+        wakes: &mut Heaps<Waker>,
     ) -> bool {
-        let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
         let id = watcher.id;
         let delivery = Delivery::Events {
             id,
@@ -177,13 +189,15 @@ impl Hub {
             events,
         };
         let serial = watcher.serial;
-        // Before the push: the client's side takes it off as soon as it is there.
-        self.counters.pending.fetch_add(count, Ordering::Relaxed);
-        let pushed = watcher.outbox.push(Item { serial, delivery }, bytes, false);
-        if !pushed {
-            self.counters.pending.fetch_sub(count, Ordering::Relaxed);
+        match watcher.outbox.push(Item { serial, delivery }, bytes, false) {
+            Pushed::Refused => false,
+            Pushed::Queued(waiter) => {
+                if let Some(waiter) = waiter {
+                    wakes.add(waiter.lane, waiter.waker);
+                }
+                true
+            }
         }
-        pushed
     }
 
     /// Gives a watcher a serial number and its first hands: who wants the past is behind.
@@ -294,7 +308,7 @@ impl Hub {
                 revision: state.revision,
             };
             let serial = watcher.map_or(of_all.newest, |watcher| watcher.serial);
-            outbox.push(Item { serial, delivery }, 0, false);
+            outbox.push_and_wake(Item { serial, delivery }, 0, false);
         }
     }
 
@@ -333,21 +347,15 @@ impl Hub {
         if self.outboxes.lock().remove(&address).is_some() {
             self.counters.streams.fetch_sub(1, Ordering::Relaxed);
         }
-        self.shut(outbox);
-    }
-
-    fn shut(&self, outbox: &Outbox) {
-        let dropped = outbox.close();
-        self.counters.pending.fetch_sub(dropped, Ordering::Relaxed);
+        outbox.close();
     }
 
     /// Ends all streams, those opened later too, and the catch-up thread.
     pub(crate) fn stop(&self) {
         self.arrivals.lock().stopped = true;
         self.wake.notify_one();
-        let outboxes: Vec<_> = self.outboxes.lock().values().cloned().collect();
-        for outbox in outboxes.iter().filter_map(Weak::upgrade) {
-            self.shut(&outbox);
+        for outbox in self.each_outbox() {
+            outbox.close();
         }
     }
 
@@ -355,8 +363,7 @@ impl Hub {
     pub(crate) fn lag(&self) -> WatchLag {
         let revision = self.revision();
         let mut oldest = HashMap::new();
-        let outboxes: Vec<_> = self.outboxes.lock().values().cloned().collect();
-        for outbox in outboxes.iter().filter_map(Weak::upgrade) {
+        for outbox in self.each_outbox() {
             outbox.oldest(&mut oldest);
         }
         for (serial, watcher) in self.behind.lock().iter() {
@@ -376,13 +383,24 @@ impl Hub {
         lag
     }
 
+    pub(crate) fn streams(&self) -> i64 {
+        self.counters.streams.load(Ordering::Relaxed)
+    }
+
+    fn each_outbox(&self) -> impl Iterator<Item = Arc<Outbox>> {
+        let outboxes: Vec<_> = self.outboxes.lock().values().cloned().collect();
+        outboxes.into_iter().filter_map(|outbox| outbox.upgrade())
+    }
+
+    /// Asks every stream for the events that wait.
     pub(crate) fn stats(&self) -> WatchStats {
+        let pending: usize = self.each_outbox().map(|outbox| outbox.pending()).sum();
         let read = |counter: &AtomicI64| counter.load(Ordering::Relaxed);
         WatchStats {
             streams: read(&self.counters.streams),
             watchers: read(&self.counters.watchers),
             slow: read(&self.counters.slow),
-            pending: read(&self.counters.pending),
+            pending: i64::try_from(pending).unwrap_or(i64::MAX),
         }
     }
 }

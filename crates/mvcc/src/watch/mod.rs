@@ -14,7 +14,8 @@
 //! up to the hub's revision. *Behind*: the catch-up thread has it, with the next revision it needs.
 //! Both hand over under the hub's lock, so that there is neither gap nor duplicate. An event is
 //! encoded once; all watchers that get it share the bytes. What waits for a client is bounded: past
-//! the bound its watchers fall behind and read the store later, and nobody waits for them.
+//! the bound its watchers fall behind and read the store later, and nobody waits for them. Many
+//! clients are woken by one task of each thread that serves them ([`crate::lanes`]).
 //!
 //! Source: etcd `storage/mvcc/{watchable_store,watcher,watcher_group}.go`.
 

@@ -1,18 +1,24 @@
 //! What waits for one client, within bounds.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::event::Event;
+use crate::lanes::{Lane, OfThread};
 
 /// Most responses that wait for one client.
 const RESPONSES_MAX: usize = 1024;
 /// Most bytes of events that wait for one client, unless one response alone is larger.
 const BYTES_MAX: usize = 8 << 20;
+
+thread_local! {
+    static LANE: OfThread<Waker> = const { RefCell::new(None) };
+}
 
 /// Something to tell the client of a stream.
 #[derive(Debug)]
@@ -24,7 +30,7 @@ pub enum Delivery {
         /// The store's revision: for live events their own.
         revision: i64,
         /// The changes.
-        events: Vec<Arc<Event>>,
+        events: Arc<[Arc<Event>]>,
     },
     /// The watcher is over: what it needs next is gone.
     Compacted {
@@ -54,9 +60,14 @@ pub(crate) struct Item {
 struct Queue {
     items: VecDeque<(Item, usize)>,
     bytes: usize,
+    /// Events that wait.
+    events: usize,
     closed: bool,
     /// Somebody found no room, and wants to know when there is.
     wanted: bool,
+    /// The client's task, while it waits, and where that runs.
+    waker: Option<Waker>,
+    lane: Option<Arc<Lane<Waker>>>,
 }
 
 impl Queue {
@@ -64,33 +75,69 @@ impl Queue {
         self.items.len() >= RESPONSES_MAX || self.bytes >= BYTES_MAX
     }
 
+    fn take_waiter(&mut self) -> Option<Waiter> {
+        let waker = self.waker.take()?;
+        let lane = self.lane.clone();
+        Some(Waiter { lane, waker })
+    }
+
     fn is_half_empty(&self) -> bool {
         self.items.len() <= RESPONSES_MAX / 2 && self.bytes <= BYTES_MAX / 2
     }
+}
+
+impl Delivery {
+    fn events(&self) -> usize {
+        match self {
+            Delivery::Events { events, .. } => events.len(),
+            Delivery::Compacted { .. } | Delivery::Progress { .. } => 0,
+        }
+    }
+}
+
+/// A client's task, and the way to it.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) lane: Option<Arc<Lane<Waker>>>,
+    pub(crate) waker: Waker,
+}
+
+/// What became of a delivery.
+#[derive(Debug)]
+pub(crate) enum Pushed {
+    /// There was no room, or nobody takes it any more.
+    Refused,
+    /// It waits, and so did the client if it is to be woken.
+    Queued(Option<Waiter>),
 }
 
 /// The deliveries that wait for one client.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
-    arrived: Notify,
     /// Watchers of the stream that are behind; changes under the hub's lock.
     pub(crate) behind: AtomicUsize,
 }
 
 impl Outbox {
-    /// Adds a delivery of `bytes` bytes; says whether there was room. `force` makes room for what
-    /// is small and must not be lost.
-    pub(crate) fn push(&self, item: Item, bytes: usize, force: bool) -> bool {
+    /// Adds a delivery of `bytes` bytes, if there is room. `force` makes room for what is small and
+    /// must not be lost.
+    pub(crate) fn push(&self, item: Item, bytes: usize, force: bool) -> Pushed {
         let mut queue = self.queue.lock();
         if queue.closed || (queue.is_full() && !force) {
-            return false;
+            return Pushed::Refused;
         }
         queue.bytes += bytes;
+        queue.events += item.delivery.events();
         queue.items.push_back((item, bytes));
-        drop(queue);
-        self.arrived.notify_one();
-        true
+        Pushed::Queued(queue.take_waiter())
+    }
+
+    /// The same, and wakes the client.
+    pub(crate) fn push_and_wake(&self, item: Item, bytes: usize, force: bool) {
+        if let Pushed::Queued(Some(waiter)) = self.push(item, bytes, force) {
+            waiter.waker.wake();
+        }
     }
 
     /// Notes the oldest revision that waits, by the serial number of the watcher it is for.
@@ -104,7 +151,12 @@ impl Outbox {
         }
     }
 
-    /// Whether there is room. If not, [`Self::pop`] says when half of it is free again.
+    /// Number of events that wait.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.lock().events
+    }
+
+    /// Whether there is room. If not, [`Self::poll_pop`] says when half of it is free again.
     pub(crate) fn has_room(&self) -> bool {
         let mut queue = self.queue.lock();
         let full = queue.is_full();
@@ -112,38 +164,42 @@ impl Outbox {
         !full
     }
 
-    /// Waits for the next delivery; `None` after [`Self::close`]. The second part says that
-    /// somebody waits for the room there is now.
-    pub(crate) async fn pop(&self) -> Option<(Item, bool)> {
-        loop {
-            {
-                let mut queue = self.queue.lock();
-                if let Some((item, bytes)) = queue.items.pop_front() {
-                    queue.bytes -= bytes;
-                    let wanted = queue.wanted && queue.is_half_empty();
-                    queue.wanted &= !wanted;
-                    return Some((item, wanted));
-                }
-                if queue.closed {
-                    return None;
-                }
-            }
-            self.arrived.notified().await;
+    /// Takes the next delivery; `None` after [`Self::close`]. The second part says that somebody
+    /// waits for the room there is now. Only the task that asked last is woken.
+    pub(crate) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Option<(Item, bool)>> {
+        let mut queue = self.queue.lock();
+        if let Some((item, bytes)) = queue.items.pop_front() {
+            queue.bytes -= bytes;
+            queue.events -= item.delivery.events();
+            let wanted = queue.wanted && queue.is_half_empty();
+            queue.wanted &= !wanted;
+            return Poll::Ready(Some((item, wanted)));
         }
+        if queue.closed {
+            return Poll::Ready(None);
+        }
+        let waker = context.waker();
+        if !queue.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+            queue.waker = Some(waker.clone());
+        }
+        if queue.lane.is_none() {
+            queue.lane = Lane::of_this_thread(&LANE);
+        }
+        Poll::Pending
     }
 
-    /// Lets go of everything that waits and takes no more. Returns the number of events let go.
-    pub(crate) fn close(&self) -> i64 {
+    /// Lets go of everything that waits and takes no more.
+    pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.closed = true;
         queue.bytes = 0;
+        queue.events = 0;
         let waiting = std::mem::take(&mut queue.items);
+        let waiter = queue.take_waiter();
         drop(queue);
-        self.arrived.notify_one();
-        let events = waiting.iter().map(|(item, _)| match &item.delivery {
-            Delivery::Events { events, .. } => i64::try_from(events.len()).unwrap_or(i64::MAX),
-            Delivery::Compacted { .. } | Delivery::Progress { .. } => 0,
-        });
-        events.sum()
+        drop(waiting);
+        if let Some(waiter) = waiter {
+            waiter.waker.wake();
+        }
     }
 }

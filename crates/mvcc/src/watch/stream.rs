@@ -1,8 +1,9 @@
 //! One client's watchers.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
@@ -149,21 +150,25 @@ impl WatchStream {
     /// Waits for the next thing to tell the client; `None` when the store stops. Nothing is lost
     /// when the future is dropped.
     pub async fn next(&self) -> Option<Delivery> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The same for a hand-written future. Only the task that asked last is woken.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
         loop {
-            let (Item { serial, delivery }, room_wanted) = self.outbox.pop().await?;
+            let Some((item, room_wanted)) = ready!(self.outbox.poll_pop(context)) else {
+                return Poll::Ready(None);
+            };
             if room_wanted {
                 self.core.hub.wake();
             }
+            let Item { serial, delivery } = item;
             let id = match &delivery {
-                Delivery::Events { id, events, .. } => {
-                    let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
-                    let pending = &self.core.hub.counters.pending;
-                    pending.fetch_sub(count, Ordering::Relaxed);
-                    *id
-                }
-                Delivery::Compacted { id, .. } | Delivery::Progress { id: Some(id), .. } => *id,
+                Delivery::Events { id, .. }
+                | Delivery::Compacted { id, .. }
+                | Delivery::Progress { id: Some(id), .. } => *id,
                 Delivery::Progress { id: None, .. } if serial == self.newest => {
-                    return Some(delivery);
+                    return Poll::Ready(Some(delivery));
                 }
                 // It says nothing of a watcher that came after it was queued.
                 Delivery::Progress { id: None, .. } => {
@@ -174,7 +179,7 @@ impl WatchStream {
             // What was queued for a watcher that was cancelled since is not told any more.
             let watcher = self.watchers.get(&id);
             if watcher.is_some_and(|watcher| watcher.serial == serial) {
-                return Some(delivery);
+                return Poll::Ready(Some(delivery));
             }
         }
     }

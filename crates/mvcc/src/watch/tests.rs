@@ -512,8 +512,8 @@ fn take(
     match delivery {
         Delivery::Events { id, events, .. } => {
             let follower = followers.get_mut(&id).expect("a known watcher");
-            for event in events {
-                let encoded = store.event_with_prev(&event);
+            for event in events.iter() {
+                let encoded = store.event_with_prev(event);
                 let event = mvccpb::Event::decode(encoded).expect("an event");
                 let kv: KeyValue = event.kv.expect("a pair");
                 let deleted = event.r#type == EventType::Delete as i32;

@@ -236,7 +236,7 @@ fn watch(
 async fn next_events(
     caller: &OnBehalf,
     watches: &WatchStream,
-) -> Result<Option<(i64, Vec<Arc<Event>>)>, Status> {
+) -> Result<Option<(i64, Arc<[Arc<Event>]>)>, Status> {
     loop {
         let delivery = tokio::select! {
             delivery = watches.next() => delivery,

@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::stream::{self, Stream};
 use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::ResponseHeader;
@@ -177,23 +178,28 @@ impl Lease for LeaseService {
     ) -> Result<Response<KeepAlives>, Status> {
         let leader = LeaderCheck::wanted(&self.core, request.metadata());
         let credentials = self.core.credentials(&request);
-        let state = Some((Arc::clone(&self.core), credentials, request.into_inner()));
-        // An error is the last item: the client opens another stream.
-        let replies = stream::unfold(state, |state| async move {
-            let (core, credentials, mut requests) = state?;
-            let id = tokio::select! {
-                request = requests.message() => match request {
-                    Ok(request) => request?.id,
-                    Err(error) => return Some((Err(error), None)),
-                },
-                () = core.stopped() => return Some((Err(WireError::ServerStopped.into()), None)),
+        let state = (Arc::clone(&self.core), credentials, request.into_inner());
+        // Boxed, as it is moved with every reply. An error is the last item: the client opens
+        // another stream.
+        let replies = stream::unfold(Some(Box::new(state)), |state| async move {
+            let mut state = state?;
+            let (core, credentials, requests) = &mut *state;
+            let id = match requests.message().await {
+                Ok(request) => request?.id,
+                Err(error) => return Some((Err(error), None)),
             };
-            match keep_alive(&core, &credentials, id).await {
-                Ok(reply) => Some((Ok(reply), Some((core, credentials, requests)))),
+            match keep_alive(core, credentials, id).await {
+                Ok(reply) => Some((Ok(reply), Some(state))),
                 Err(error) => Some((Err(error.into()), None)),
             }
         });
-        let replies = leader_check::guard(leader, Box::pin(replies));
+        let core = Arc::clone(&self.core);
+        let stopped = async move {
+            core.stopped().await;
+            WireError::ServerStopped.into()
+        };
+        let replies = leader_check::until([stopped.boxed()], Box::pin(replies));
+        let replies = leader_check::guard(leader, replies);
         Ok(Response::new(replies))
     }
 

@@ -15,10 +15,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{FutureExt, Stream, StreamExt};
 use kvd_api::error::WireError;
 use kvd_api::pb::etcdserverpb::watch_create_request::FilterType;
 use kvd_api::pb::etcdserverpb::watch_request::RequestUnion;
@@ -29,11 +31,11 @@ use kvd_mvcc::{Delivery, Event, WatchOptions, WatchStream};
 use prost::Message;
 use prost::encoding::encoded_len_varint;
 use tokio::sync::watch;
-use tokio::time::Interval;
+use tokio_stream::wrappers;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::kv::off_thread;
-use super::leader_check::{self, LeaderCheck, every};
+use super::leader_check::{LeaderCheck, every};
 use crate::apply::v2;
 use crate::audit::{Entry, Pending};
 use crate::auth::{Credentials, Held, View};
@@ -45,6 +47,9 @@ use crate::limits;
 const NO_WATCHER: i64 = -1;
 /// Events whose pairs before are looked up on the thread of the connection.
 const INLINE_LOOK_UPS: usize = 16;
+/// So often something else than an event is looked for first: a client that reads as fast as events
+/// come must be heard, too.
+const RARE_TURN: u32 = 16;
 
 /// The responses of one stream.
 pub type ResponseStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
@@ -75,13 +80,7 @@ impl watch_server::Watch for WatchService {
         let core = Arc::clone(&self.core);
         let entry = request.extensions().get::<Arc<Entry>>().cloned();
         let session = Session::new(core, request.into_inner(), credentials, leader, entry);
-        let responses = stream::unfold(Some(session), |session| async move {
-            let mut session = session?;
-            match session.next().await {
-                Ok(response) => Some((Ok(response), Some(session))),
-                Err(status) => Some((Err(status), None)),
-            }
-        });
+        let responses = Responses::Idle(Box::new(session));
         Ok(Response::new(Box::pin(responses)))
     }
 }
@@ -103,7 +102,10 @@ struct Wish {
 struct Session {
     core: Arc<Core>,
     watches: WatchStream,
-    requests: Streaming<WatchRequest>,
+    /// Everything that happens besides. Each part is asked only when it has something to say.
+    rare: SelectAll<BoxStream<'static, Happened>>,
+    /// Counts what was asked for: see [`RARE_TURN`].
+    turn: u32,
     /// What the stream showed of its client. Each watcher is made on behalf of whom it stands for
     /// at that time.
     credentials: Credentials,
@@ -111,22 +113,81 @@ struct Session {
     entry: Option<Arc<Entry>>,
     /// Tells of changes of auth.
     auth_changes: watch::Receiver<u64>,
-    /// The client has said all it has to say.
-    requests_ended: bool,
     wishes: HashMap<i64, Wish>,
     /// Responses that are made and not yet taken.
     ready: VecDeque<WatchResponse>,
-    progress: Interval,
-    leader: Option<LeaderCheck>,
 }
 
 /// What happened to a session.
 enum Happened {
-    Request(Result<Option<WatchRequest>, Status>),
+    Request(Result<WatchRequest, Status>),
     Delivery(Option<Delivery>),
     Progress,
     LeaderLost,
     AuthChanged,
+}
+
+/// What takes a while: see [`Session::finish`].
+enum Work {
+    Request(WatchRequest),
+    /// Pairs before many events.
+    LookUps(WatchResponse, Arc<[Arc<Event>]>, bool),
+}
+
+/// The next step of a stream.
+enum Step {
+    Response(WatchResponse),
+    Work(Work),
+}
+
+/// The responses of a session, which is away while it works.
+enum Responses {
+    Idle(Box<Session>),
+    Working(Pin<Box<dyn Future<Output = Result<Box<Session>, Status>> + Send>>),
+    Over,
+}
+
+impl Stream for Responses {
+    type Item = Result<WatchResponse, Status>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<WatchResponse, Status>>> {
+        loop {
+            match &mut *self {
+                Responses::Over => return Poll::Ready(None),
+                Responses::Working(work) => match work.as_mut().poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(session)) => *self = Responses::Idle(session),
+                    Poll::Ready(Err(status)) => {
+                        *self = Responses::Over;
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                },
+                Responses::Idle(session) => match session.poll_step(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(Step::Response(response))) => {
+                        return Poll::Ready(Some(Ok(response)));
+                    }
+                    Poll::Ready(Ok(Step::Work(work))) => {
+                        if let Responses::Idle(mut session) =
+                            std::mem::replace(&mut *self, Responses::Over)
+                        {
+                            *self = Responses::Working(Box::pin(async move {
+                                session.finish(work).await?;
+                                Ok(session)
+                            }));
+                        }
+                    }
+                    Poll::Ready(Err(status)) => {
+                        *self = Responses::Over;
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                },
+            }
+        }
+    }
 }
 
 impl Session {
@@ -138,62 +199,108 @@ impl Session {
         entry: Option<Arc<Entry>>,
     ) -> Session {
         let period = core.config().watch_progress_interval;
+        let auth_changes = core.auth().changes();
+        let mut rare = SelectAll::new();
+        // The client may still want to hear when it has nothing more to say.
+        rare.push(requests.map(Happened::Request).boxed());
+        let changes = wrappers::WatchStream::from_changes(auth_changes.clone());
+        rare.push(changes.map(|_| Happened::AuthChanged).boxed());
+        let ticks = every(period + jitter(&core, period));
+        let ticks = stream::unfold(ticks, |mut ticks| async move {
+            ticks.tick().await;
+            Some((Happened::Progress, ticks))
+        });
+        rare.push(ticks.boxed());
+        if let Some(leader) = leader {
+            let lost = leader.lost().map(|()| Happened::LeaderLost);
+            rare.push(stream::once(lost).boxed());
+        }
         Session {
             watches: core.store().watch_stream(),
-            requests,
+            rare,
+            turn: 0,
             credentials,
             entry,
-            auth_changes: core.auth().changes(),
-            requests_ended: false,
+            auth_changes,
             wishes: HashMap::new(),
             ready: VecDeque::new(),
-            progress: every(period + jitter(&core, period)),
-            leader,
             core,
         }
     }
 
-    /// Waits for the next response; an error ends the stream.
-    async fn next(&mut self) -> Result<WatchResponse, Status> {
+    /// What is to be done next; an error ends the stream.
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, Status>> {
         loop {
             if let Some(response) = self.ready.pop_front() {
-                return Ok(response);
+                return Poll::Ready(Ok(Step::Response(response)));
             }
-            match self.happens().await {
-                Happened::Request(Ok(Some(request))) => self.request(request).await,
-                Happened::AuthChanged => self.drop_forbidden(),
-                // The client may still want to hear.
-                Happened::Request(Ok(None)) => self.requests_ended = true,
-                Happened::Request(Err(status)) if status.code() == Code::Cancelled => {
-                    return Err(WireError::WatchCanceled.into());
+            let happened = std::task::ready!(self.poll_happens(context));
+            let work = match happened {
+                Happened::Delivery(Some(delivery)) => self.delivery(delivery),
+                Happened::Delivery(None) => {
+                    return Poll::Ready(Err(WireError::ServerStopped.into()));
                 }
-                Happened::Request(Err(status)) => return Err(status),
-                Happened::Delivery(Some(delivery)) => self.delivery(delivery).await?,
-                Happened::Delivery(None) => return Err(WireError::ServerStopped.into()),
-                Happened::Progress => self.tell_progress(),
-                Happened::LeaderLost => return Err(WireError::NoLeader.into()),
+                Happened::Request(Ok(request)) => Some(Work::Request(request)),
+                Happened::Request(Err(status)) if status.code() == Code::Cancelled => {
+                    return Poll::Ready(Err(WireError::WatchCanceled.into()));
+                }
+                Happened::Request(Err(status)) => return Poll::Ready(Err(status)),
+                Happened::LeaderLost => return Poll::Ready(Err(WireError::NoLeader.into())),
+                Happened::AuthChanged => {
+                    self.drop_forbidden();
+                    None
+                }
+                Happened::Progress => {
+                    self.tell_progress();
+                    None
+                }
+            };
+            if let Some(work) = work {
+                return Poll::Ready(Ok(Step::Work(work)));
             }
         }
     }
 
-    /// Waits for whatever comes first. Nothing is lost when the future is dropped.
-    async fn happens(&mut self) -> Happened {
-        let leader_lost = leader_check::lost(&mut self.leader);
-        tokio::select! {
-            request = self.requests.message(), if !self.requests_ended => {
-                Happened::Request(request)
-            }
-            delivery = self.watches.next() => Happened::Delivery(delivery),
-            _ = self.progress.tick() => Happened::Progress,
-            () = leader_lost => Happened::LeaderLost,
-            Ok(()) = self.auth_changes.changed() => Happened::AuthChanged,
+    /// Whatever comes first. Events go first, because nearly everything is one, yet not for ever.
+    fn poll_happens(&mut self, context: &mut Context<'_>) -> Poll<Happened> {
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn.is_multiple_of(RARE_TURN)
+            && let Poll::Ready(Some(happened)) = self.rare.poll_next_unpin(context)
+        {
+            return Poll::Ready(happened);
         }
+        if let Poll::Ready(delivery) = self.watches.poll_next(context) {
+            return Poll::Ready(Happened::Delivery(delivery));
+        }
+        match self.rare.poll_next_unpin(context) {
+            Poll::Ready(Some(happened)) => Poll::Ready(happened),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Does what takes a while.
+    async fn finish(&mut self, work: Work) -> Result<(), Status> {
+        match work {
+            Work::Request(request) => self.request(request).await,
+            Work::LookUps(response, events, fragment) => {
+                let encoded = off_thread(self.core.store(), move |store| {
+                    let encode = |event: &Arc<Event>| store.event_with_prev(event);
+                    Ok(events.iter().map(encode).collect())
+                })
+                .await?;
+                self.respond(response, encoded, fragment);
+            }
+        }
+        Ok(())
     }
 
     async fn request(&mut self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                let written = self.written(&create).await;
+                let written = match &self.entry {
+                    Some(stream) => written(&self.core, &self.credentials, stream, &create).await,
+                    None => None,
+                };
                 let response = self.create(create).await;
                 if let Some(mut written) = written {
                     written.answered(match response.canceled {
@@ -227,7 +334,7 @@ impl Session {
             // The smallest key there is.
             request.key = Bytes::from_static(b"\0");
         }
-        let held = match self.permitted(&request).await {
+        let held = match permitted(&self.core, &self.credentials, &request).await {
             Ok(held) => held,
             Err(refusal) => return self.refuse(auth_refusal(&refusal)),
         };
@@ -269,23 +376,6 @@ impl Session {
         }
     }
 
-    /// A watcher in the audit log.
-    async fn written(&self, request: &WatchCreateRequest) -> Option<Pending> {
-        let stream = self.entry.as_ref()?;
-        let caller = self.core.identify(&self.credentials).await.ok().flatten();
-        let audit = self.core.audit();
-        Some(Pending::part(audit, stream, caller.as_ref(), request))
-    }
-
-    /// Whether the range may be watched, and on whose behalf.
-    async fn permitted(&self, request: &WatchCreateRequest) -> Result<Held> {
-        let caller = self.core.identify(&self.credentials).await?;
-        let (key, range_end) = (&request.key, &request.range_end);
-        let check = |view: &View| view.read(caller.as_ref(), key, range_end);
-        self.core.authorize(check).await?;
-        Ok(Held::new(self.core.auth(), caller))
-    }
-
     /// Ends the watchers whose ranges may no longer be read.
     fn drop_forbidden(&mut self) {
         let auth = self.core.auth();
@@ -318,73 +408,62 @@ impl Session {
         }
     }
 
-    async fn delivery(&mut self, delivery: Delivery) -> Result<(), Status> {
+    fn delivery(&mut self, delivery: Delivery) -> Option<Work> {
         match delivery {
             Delivery::Events {
                 id,
                 revision,
                 events,
-            } => self.events(id, revision, events).await,
+            } => return self.events(id, revision, events),
             Delivery::Compacted {
                 id,
                 compact_revision,
-            } => {
-                self.ready.push_back(WatchResponse {
-                    watch_id: id,
-                    canceled: true,
-                    compact_revision,
-                    ..self.response(0)
-                });
-                Ok(())
-            }
-            Delivery::Progress { id, revision } => {
-                self.ready.push_back(WatchResponse {
-                    watch_id: id.unwrap_or(NO_WATCHER),
-                    ..self.response(revision)
-                });
-                Ok(())
-            }
+            } => self.ready.push_back(WatchResponse {
+                watch_id: id,
+                canceled: true,
+                compact_revision,
+                ..self.response(0)
+            }),
+            Delivery::Progress { id, revision } => self.ready.push_back(WatchResponse {
+                watch_id: id.unwrap_or(NO_WATCHER),
+                ..self.response(revision)
+            }),
         }
+        None
     }
 
-    async fn events(
-        &mut self,
-        id: i64,
-        revision: i64,
-        events: Vec<Arc<Event>>,
-    ) -> Result<(), Status> {
+    fn events(&mut self, id: i64, revision: i64, events: Arc<[Arc<Event>]>) -> Option<Work> {
         // What was written after a permission was gone must not be told: the change of auth may
         // be known here only now.
         if self.auth_changes.has_changed().unwrap_or(false) {
             self.auth_changes.mark_unchanged();
             self.drop_forbidden();
         }
-        let Some(wish) = self.wishes.get_mut(&id) else {
-            return Ok(());
-        };
+        let wish = self.wishes.get_mut(&id)?;
         wish.progress = wish.progress.map(|_| false);
         let (prev_kv, fragment) = (wish.prev_kv, wish.fragment);
         self.core
             .metrics()
             .debugging_mvcc_events
             .inc_by(events.len() as u64);
-        let store = self.core.store();
-        let encoded = if !prev_kv {
-            events.iter().map(|event| event.encoded()).collect()
-        } else if events.len() <= INLINE_LOOK_UPS {
-            let encode = |event: &Arc<Event>| store.event_with_prev(event);
-            events.iter().map(encode).collect()
-        } else {
-            off_thread(store, move |store| {
-                let encode = |event: &Arc<Event>| store.event_with_prev(event);
-                Ok(events.iter().map(encode).collect())
-            })
-            .await?
-        };
         let response = WatchResponse {
             watch_id: id,
             ..self.response(revision)
         };
+        let encoded = if !prev_kv {
+            events.iter().map(|event| event.encoded()).collect()
+        } else if events.len() <= INLINE_LOOK_UPS {
+            let store = self.core.store();
+            let encode = |event: &Arc<Event>| store.event_with_prev(event);
+            events.iter().map(encode).collect()
+        } else {
+            return Some(Work::LookUps(response, events, fragment));
+        };
+        self.respond(response, encoded, fragment);
+        None
+    }
+
+    fn respond(&mut self, response: WatchResponse, encoded: Vec<Bytes>, fragment: bool) {
         if fragment {
             let limit = self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
             self.ready.extend(fragments(response, encoded, limit));
@@ -394,7 +473,6 @@ impl Session {
                 ..response
             });
         }
-        Ok(())
     }
 
     /// Has every watcher that wants it told how far it is, unless it had events in this period.
@@ -413,6 +491,35 @@ impl Session {
             ..WatchResponse::default()
         }
     }
+}
+
+/// A watcher of `stream` in the audit log.
+async fn written(
+    core: &Core,
+    credentials: &Credentials,
+    stream: &Arc<Entry>,
+    request: &WatchCreateRequest,
+) -> Option<Pending> {
+    let caller = core.identify(credentials).await.ok().flatten();
+    Some(Pending::part(
+        core.audit(),
+        stream,
+        caller.as_ref(),
+        request,
+    ))
+}
+
+/// Whether the range may be watched, and on whose behalf.
+async fn permitted(
+    core: &Core,
+    credentials: &Credentials,
+    request: &WatchCreateRequest,
+) -> Result<Held> {
+    let caller = core.identify(credentials).await?;
+    let (key, range_end) = (&request.key, &request.range_end);
+    let check = |view: &View| view.read(caller.as_ref(), key, range_end);
+    core.authorize(check).await?;
+    Ok(Held::new(core.auth(), caller))
 }
 
 /// Why a watcher is refused. etcd knows these reasons and calls all others a lack of permission.
@@ -461,7 +568,7 @@ fn fragments(empty: WatchResponse, events: Vec<Bytes>, limit: usize) -> Vec<Watc
 
 /// Up to a tenth of the period, so that not all streams tell their progress at once.
 fn jitter(core: &Core, period: Duration) -> Duration {
-    let streams = core.store().watch_stats().streams.unsigned_abs();
+    let streams = core.store().watch_streams().unsigned_abs();
     // Neighbours in the order of their opening are far apart.
     let part = streams.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
     period.mul_f64(part as f64 / f64::from(1 << 16) / 10.0)

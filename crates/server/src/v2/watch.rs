@@ -125,7 +125,7 @@ impl Watch {
             }
             match self.live.next().await {
                 Some(Delivery::Events { events, .. }) => {
-                    for event in events {
+                    for event in events.iter() {
                         let event = mvccpb::Event::decode(event.encoded())
                             .map_err(|error| Error::Internal(format!("an event: {error}")))?;
                         if let Some(pair) = event.kv {
