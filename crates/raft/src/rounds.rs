@@ -1,5 +1,9 @@
 //! One question at a time, shared by all who have it: who asks while a round is under way shares the
 //! next one, because an answer to a question that was put earlier might be too old.
+//!
+//! Who finds no round under way runs one itself, without waking a task for it. Nobody else may
+//! depend on that: it may be a stream whose client does not read, and is not polled again until it
+//! does. So a task runs the rounds of all others.
 
 use std::sync::Arc;
 
@@ -9,9 +13,11 @@ use tokio::sync::oneshot;
 use crate::core::Core;
 
 struct State<T> {
-    /// Whether somebody runs a round.
+    /// Whether somebody runs a round for itself.
+    alone: bool,
+    /// Whether a task runs rounds.
     running: bool,
-    /// Who shares the next round.
+    /// Who shares the task's next round.
     waiting: Vec<oneshot::Sender<T>>,
 }
 
@@ -23,6 +29,7 @@ pub(crate) struct Rounds<T> {
 impl<T> Default for Rounds<T> {
     fn default() -> Rounds<T> {
         let state = State {
+            alone: false,
             running: false,
             waiting: Vec::new(),
         };
@@ -38,64 +45,53 @@ impl<T: Copy + Send + 'static> Rounds<T> {
     pub(crate) async fn join<F, A>(&self, core: &Arc<Core>, ask: F) -> Option<T>
     where
         F: Fn(Arc<Core>) -> A + Copy + Send + 'static,
-        A: Future<Output = T> + Send,
+        A: Future<Output = T> + Send + 'static,
     {
-        let receiver = {
-            let mut state = self.state.lock();
-            if state.running {
-                let (sender, receiver) = oneshot::channel();
-                state.waiting.push(sender);
-                Some(receiver)
-            } else {
-                state.running = true;
-                None
-            }
-        };
-        match receiver {
-            Some(receiver) => receiver.await.ok(),
-            None => {
-                // Whoever finds no round under way runs one, without waking a task for it. When
-                // it is dropped half-way, or others came meanwhile, a task takes over.
-                let _turn = Turn {
-                    state: &self.state,
-                    core,
-                    ask,
-                };
-                Some(ask(core.clone()).await)
-            }
+        match self.part(core, ask) {
+            Part::Alone(_alone) => Some(ask(core.clone()).await),
+            Part::Shared(receiver) => receiver.await.ok(),
         }
+    }
+
+    fn part<F, A>(&self, core: &Arc<Core>, ask: F) -> Part<'_, T>
+    where
+        F: Fn(Arc<Core>) -> A + Copy + Send + 'static,
+        A: Future<Output = T> + Send + 'static,
+    {
+        let mut state = self.state.lock();
+        if !state.alone && !state.running {
+            state.alone = true;
+            return Part::Alone(Alone { state: &self.state });
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.push(sender);
+        let is_served = std::mem::replace(&mut state.running, true);
+        drop(state);
+        if !is_served {
+            let (rounds, asked) = (self.state.clone(), core.clone());
+            core.runtime
+                .spawn(async move { run(&rounds, &asked, ask).await });
+        }
+        Part::Shared(receiver)
     }
 }
 
-/// The right to run rounds. Passes to a task when it ends and others wait.
-struct Turn<'r, T, F, A>
-where
-    T: Copy + Send + 'static,
-    F: Fn(Arc<Core>) -> A + Copy + Send + 'static,
-    A: Future<Output = T> + Send,
-{
-    state: &'r Arc<Mutex<State<T>>>,
-    core: &'r Arc<Core>,
-    ask: F,
+/// How somebody gets an answer.
+enum Part<'r, T> {
+    /// By a round of its own.
+    Alone(Alone<'r, T>),
+    /// By one that a task runs.
+    Shared(oneshot::Receiver<T>),
 }
 
-impl<T, F, A> Drop for Turn<'_, T, F, A>
-where
-    T: Copy + Send + 'static,
-    F: Fn(Arc<Core>) -> A + Copy + Send + 'static,
-    A: Future<Output = T> + Send,
-{
+/// A round that somebody runs for itself; it ends when this is dropped.
+struct Alone<'r, T> {
+    state: &'r Mutex<State<T>>,
+}
+
+impl<T> Drop for Alone<'_, T> {
     fn drop(&mut self) {
-        let mut state = self.state.lock();
-        if state.waiting.is_empty() {
-            state.running = false;
-            return;
-        }
-        drop(state);
-        let (state, core, ask) = (self.state.clone(), self.core.clone(), self.ask);
-        self.core
-            .runtime
-            .spawn(async move { run(&state, &core, ask).await });
+        self.state.lock().alone = false;
     }
 }
 

@@ -1,6 +1,8 @@
 //! Proposals, reads and catching up while nothing worse than a restart happens.
 
+use std::future::poll_fn;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -143,6 +145,30 @@ fn concurrent_readers_share_rounds_and_all_get_an_answer() {
             assert!(read.expect("there is a leader") >= acknowledged);
         }
     });
+}
+
+/// Who asks may be a stream whose client does not read: it is not polled again until it does.
+#[test]
+fn a_reader_that_is_not_polled_holds_up_nobody() {
+    let cluster = Cluster::start(3, Setup::default());
+    cluster.leader();
+    let mut left = Vec::new();
+    for member in &cluster.members {
+        let mut reading = Box::pin(member.node().read_index());
+        member.wait(async {
+            let polled = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
+            assert!(polled.is_pending(), "a quorum is asked");
+        });
+        left.push(reading);
+    }
+    for member in &cluster.members {
+        for _ in 0..3 {
+            let reading = member
+                .wait(async { tokio::time::timeout(ELECTION, member.node().read_index()).await });
+            reading.expect("in time").expect("there is a leader");
+        }
+    }
+    drop(left);
 }
 
 #[test]
