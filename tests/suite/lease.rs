@@ -14,7 +14,7 @@ use kvd_tests::cluster::Cluster;
 use kvd_tests::member::Member;
 use kvd_tests::wait;
 use rustix::process::Signal;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The default of `--election-timeout`.
@@ -97,6 +97,33 @@ async fn every_member_grants_renews_tells_and_revokes() -> Result<()> {
         assert_eq!(keep_alive(member, id).await?, 0);
     }
     cluster.equal_hashes(10 * SECOND).await?;
+    Ok(())
+}
+
+/// What a stream has begun is not gone on with until its client reads: nobody else may need that.
+#[tokio::test]
+async fn a_client_that_does_not_read_its_renewals_holds_up_nobody() -> Result<()> {
+    let cluster = Cluster::start(3, &[]).await?;
+    cluster.leader().await?;
+    grant(&cluster.members[0], 60, 1).await?;
+    let mut unread = Vec::new();
+    for member in &cluster.members {
+        // Room for two replies.
+        let endpoint = Endpoint::from_shared(member.client_url())?.initial_stream_window_size(100);
+        let mut client = LeaseClient::new(endpoint.connect().await?);
+        let renewals = std::iter::repeat_n(LeaseKeepAliveRequest { id: 1 }, 20);
+        let renewals = futures_util::stream::iter(renewals);
+        unread.push(client.lease_keep_alive(renewals).await?);
+    }
+    for _ in 0..20 {
+        for member in &cluster.members {
+            let read = tokio::time::timeout(3 * SECOND, keys(member)).await;
+            read.context("a read waits")??;
+            let renewed = tokio::time::timeout(3 * SECOND, keep_alive(member, 1)).await;
+            assert_eq!(renewed.context("a renewal waits")??, 60);
+        }
+    }
+    drop(unread);
     Ok(())
 }
 

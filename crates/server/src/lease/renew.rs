@@ -2,6 +2,7 @@
 //!
 //! Source: etcd `server/etcdserver/v3_server.go`, `LeaseRenew`, `leaseTimeToLive`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvd_api::error::WireError;
@@ -10,7 +11,7 @@ use kvd_raft::Role;
 
 use super::leases::{Renewal, TimeToLive};
 use crate::core::Core;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits;
 
 /// Time between two tries to find the leader.
@@ -20,7 +21,7 @@ const RETRY: Duration = Duration::from_millis(50);
 ///
 /// Errors: [`WireError::Timeout`] when no leader answers in time;
 /// [`WireError::TimeoutWaitAppliedIndex`].
-pub async fn renew(core: &Core, id: i64) -> Result<Option<i64>> {
+pub async fn renew(core: &Arc<Core>, id: i64) -> Result<Option<i64>> {
     let renewing = async {
         loop {
             if core.is_leader() {
@@ -78,7 +79,7 @@ pub(super) enum Here<T> {
 /// Renews a lease if this member leads.
 ///
 /// Errors: [`WireError::TimeoutWaitAppliedIndex`].
-pub(super) async fn renew_here(core: &Core, id: i64) -> Result<Here<i64>> {
+pub(super) async fn renew_here(core: &Arc<Core>, id: i64) -> Result<Here<i64>> {
     let Some(term) = verify_leadership(core, !core.leases().contains(id)).await? else {
         return Ok(Here::NotLeader);
     };
@@ -101,7 +102,17 @@ pub(super) async fn renew_here(core: &Core, id: i64) -> Result<Here<i64>> {
 
 /// Makes the replicated state forget what was left of a lease, before it is renewed: the next
 /// leader must not take that for what is left after the renewal.
-async fn clear_checkpoint(core: &Core, id: i64, term: u64) -> Result<()> {
+async fn clear_checkpoint(core: &Arc<Core>, id: i64, term: u64) -> Result<()> {
+    // In a task of its own: who renews may be a stream whose client does not read, and is not
+    // polled again until it does. The gate, for which the expiry of all leases waits, must not.
+    let clearing = tokio::spawn(clear_behind_gate(Arc::clone(core), id, term));
+    clearing.await.unwrap_or_else(|error| {
+        let what = format!("clearing a checkpoint did not finish: {error}");
+        Err(Error::Internal(what))
+    })
+}
+
+async fn clear_behind_gate(core: Arc<Core>, id: i64, term: u64) -> Result<()> {
     let _gate = core.leases().checkpoints.lock().await;
     let leases = vec![LeaseRemaining {
         id,

@@ -131,7 +131,7 @@ fn mismatch(what: &str, applied: &Applied) -> Error {
 /// Renews one lease. The header is taken before: a client must not see a keep-alive succeed at a
 /// revision at which the lease was revoked already.
 async fn keep_alive(
-    core: &Core,
+    core: &Arc<Core>,
     credentials: &Credentials,
     id: i64,
 ) -> Result<LeaseKeepAliveResponse> {
