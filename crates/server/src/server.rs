@@ -197,6 +197,8 @@ impl Server {
         // What was acknowledged before a restart must be readable before anybody may read.
         while let Err(error) = self.core.read_barrier().await {
             tracing::debug!(%error, "no read index yet");
+            // A member that is being stopped fails at once; this would never give way.
+            tokio::time::sleep(PUBLISH_RETRY).await;
         }
         tracing::info!(
             local_member_id = format!("{:x}", self.core.member_id()),

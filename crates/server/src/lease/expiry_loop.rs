@@ -41,6 +41,8 @@ pub async fn run(core: Arc<Core>) {
 async fn lead(core: &Core, term: u64) {
     while let Err(error) = core.read_barrier().await {
         tracing::debug!(%error, "not yet sure to lead; leases wait");
+        // A member that is being stopped fails at once; this would never give way to who ends it.
+        tokio::time::sleep(limits::LEASE_TICK).await;
     }
     let election_timeout = core.config().election_timeout;
     core.leases()
