@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use kvd_api::pb::etcdserverpb::{PutRequest, RangeRequest};
+use kvd_api::pb::etcdserverpb::{MoveLeaderRequest, PutRequest, RangeRequest};
 use kvd_tests::cluster::Cluster;
 use kvd_tests::wait;
 use rustix::process::Signal;
@@ -74,6 +74,28 @@ async fn a_leader_that_was_paused_never_answers_a_read_with_what_is_old() -> Res
     }
     cluster.equal_hashes(Duration::from_secs(20)).await?;
     Ok(())
+}
+
+/// The third member takes the lead over in place of one that does not run: that is not what was
+/// asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lead_that_goes_to_another_member_than_the_target_is_no_success() -> Result<()> {
+    let cluster = Cluster::start(3, &[]).await?;
+    let leader = cluster.leader().await?;
+    let target = (leader + 1) % 3;
+    let header = cluster.members[target].status().await?.header;
+    let target_id = header.context("a header")?.member_id;
+    let mut maintenance = cluster.members[leader].maintenance().await?;
+    cluster.members[target].signal(Signal::STOP)?;
+    let moved = maintenance.move_leader(MoveLeaderRequest { target_id });
+    let moved = tokio::time::timeout(Duration::from_secs(20), moved).await?;
+    cluster.members[target].signal(Signal::CONT)?;
+    let refusal = moved.err().context("it is said to lead")?;
+    ensure!(
+        refusal.message().contains("leader transfer took too long"),
+        "{refusal}"
+    );
+    put_soon(&cluster, target, put("k", "v")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
