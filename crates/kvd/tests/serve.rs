@@ -140,6 +140,53 @@ async fn http1_grpc_and_plain_http2_share_a_port() {
     assert_eq!(serving.stop(PATIENCE).await, 0);
 }
 
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short");
+    let mut frame = length.to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// As a client does whose requests have timed out while the server was paused.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_given_up_at_once_do_not_cost_the_connection() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const GET: &[u8] = b"\x82\x86\x84\x41\x01x";
+    let (serving, _cores, address) = serve_here(Options::default());
+    let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    said.extend(frame(SETTINGS, 0, 0, &[]));
+    for number in 0..500 {
+        let stream = 2 * number + 1;
+        said.extend(frame(HEADERS, 0x4, stream, GET));
+        said.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    said.extend(frame(HEADERS, 0x5, 1001, GET));
+    blocking(move || {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream.write_all(&said).expect("write");
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).expect("a frame");
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).expect("all of it");
+            assert_ne!(head[3], GOAWAY, "{}", String::from_utf8_lossy(&payload));
+            if head[3] == HEADERS && head[5..] == 1001_u32.to_be_bytes() {
+                return;
+            }
+        }
+    })
+    .await;
+    assert_eq!(serving.stop(PATIENCE).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_may_speak_one_protocol_only() {
     let grpc = Options {

@@ -32,6 +32,11 @@ use crate::tls::{Closing, Live};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Requests that a client may give up before they are looked at; one more costs it the connection.
+/// The library allows 20: a process that was paused finds more, of a client whose requests timed
+/// out meanwhile, and would cut off all else that the client does. etcd has no bound.
+const GIVEN_UP_MAX: usize = 10_000;
+
 /// The two services behind a listener.
 #[derive(Clone)]
 pub struct Services<G, H> {
@@ -301,6 +306,7 @@ async fn serve<S, G, H, GB, HB>(
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(options.max_concurrent_streams)
+            .max_pending_accept_reset_streams(GIVEN_UP_MAX)
             .max_header_list_size(options.head_bytes_max)
             .keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout);
