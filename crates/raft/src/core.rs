@@ -66,6 +66,13 @@ impl Core {
         REQUEST_TIMEOUT + 2 * self.options.election
     }
 
+    /// Whether a write to the log takes too long at this moment. The disk counts as stalled for a
+    /// while longer.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let limit = self.options.stall.after;
+        !limit.is_zero() && self.log.busy_for() > limit
+    }
+
     pub(crate) fn proposals_failed(&self, request_ids: &[u64], failure: ProposeFailure) {
         if request_ids.is_empty() {
             return;

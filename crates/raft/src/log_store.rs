@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds, RangeInclusive};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -99,6 +100,11 @@ impl LogStore {
     /// Waits for [`LogStore::has_room`].
     pub(crate) async fn half_room(&self) {
         self.wal.half_room().await;
+    }
+
+    /// For how long the disk has been busy with what is being written.
+    pub(crate) fn busy_for(&self) -> Duration {
+        self.wal.busy_for()
     }
 
     /// The failure that ended all writing, if any.

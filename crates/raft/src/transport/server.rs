@@ -149,7 +149,7 @@ impl Peer for PeerService {
     ) -> Result<Response<pb::TransferReply>, Status> {
         self.sender(&request)?;
         let request = codec::transfer_in(request.into_inner()).map_err(malformed)?;
-        if request.to_node_id() == &self.core.options.member_id && *self.core.stalled.borrow() {
+        if request.to_node_id() == &self.core.options.member_id && self.core.is_stuck() {
             return Ok(Response::new(pb::TransferReply {
                 accepted: false,
                 reason: "the disk here stalls".to_owned(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -327,6 +328,11 @@ impl Wal {
     /// The failure that ended all writing, if any.
     pub fn fault(&self) -> Option<String> {
         self.inner.shared.failed.get().cloned()
+    }
+
+    /// For how long the disk has been busy with what is being written; zero while it is idle.
+    pub fn busy_for(&self) -> Duration {
+        self.inner.shared.busy.age()
     }
 
     /// The options it was opened with.

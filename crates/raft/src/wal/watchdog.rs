@@ -60,7 +60,8 @@ impl Busy {
         self.since.store(0, Ordering::Relaxed);
     }
 
-    fn age(&self) -> Duration {
+    /// For how long it has been busy; zero while it is idle.
+    pub(crate) fn age(&self) -> Duration {
         match self.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             since => {
