@@ -324,6 +324,15 @@ async fn a_full_disk_ends_a_snapshot_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// etcdctl's table of `endpoint status` divides by it.
+#[tokio::test]
+async fn an_empty_store_has_a_size() -> Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let status = cluster.members[0].status().await?;
+    ensure!(status.db_size > 0, "{status:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_gives_space_back_when_enough_would_be_free() -> Result<()> {
     let mut cluster = Cluster::start(1, &[]).await?;

@@ -98,10 +98,12 @@ pub(crate) fn status(core: &Core) -> Result<StatusResponse> {
     for alarm in core.active_alarms() {
         errors.push(alarm_text(&alarm));
     }
+    // An empty store of etcd's takes some pages; etcdctl divides by this.
+    let size = store.size().max(1);
     Ok(StatusResponse {
         header: Some(core.header(store.current_revision())),
         version: ETCD_VERSION.to_owned(),
-        db_size: i64::try_from(store.size()).unwrap_or(i64::MAX),
+        db_size: i64::try_from(size).unwrap_or(i64::MAX),
         leader: status.leader.unwrap_or(0),
         raft_index: status.commit_index,
         raft_term: status.term,
