@@ -254,11 +254,13 @@ impl Recovery<'_> {
                 what,
             ));
         }
-        // A hint only; openraft must not be told of a commit beyond the log.
-        let last = log.last();
-        log.committed = log
-            .committed
-            .filter(|id: &LogId| last.is_some_and(|last| *id <= last));
+        // A hint only. It may have been written before the entries that it is about: openraft must
+        // not be told of a commit beyond the log, nor that those are committed which they replace.
+        let committed = log.committed.filter(|id: &LogId| {
+            let is_purged = log.purged.is_some_and(|purged| purged.index >= id.index);
+            is_purged || log.id_at(id.index) == Some(*id)
+        });
+        log.committed = committed;
         Ok(self.recovered)
     }
 }

@@ -40,7 +40,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { append segments torn_tail damage purge refusals }
+scripts! { append segments torn_tail damage purge refusals commit }
 
 impl goldenscript::Runner for Runner {
     fn run(&mut self, command: &Command) -> Outcome {
