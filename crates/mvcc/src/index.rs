@@ -322,7 +322,7 @@ impl Index {
         limit: Option<usize>,
         mut each: impl FnMut(&[u8], Found, i64),
     ) -> i64 {
-        let limit = limit.map_or(i64::MAX, |limit| limit as i64);
+        let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         let mut count = 0;
         let mut resume = None;
         loop {

@@ -286,6 +286,24 @@ fn nobody_sees_a_transaction_before_its_end() {
 }
 
 #[test]
+fn no_limit_is_too_large() {
+    let (_dir, store, mut writer) = memory();
+    put(&mut writer, "a", "old");
+    let txn = writer.txn();
+    for keys_only in [false, true] {
+        let options = RangeOptions {
+            limit: usize::MAX,
+            keys_only,
+            ..RangeOptions::default()
+        };
+        let settled = store.range(b"\0", b"\0", &options).expect("reads");
+        let pending = txn.range(b"\0", b"\0", &options).expect("reads");
+        assert_eq!((settled.kvs.len(), pending.kvs.len()), (1, 1));
+    }
+    txn.end();
+}
+
+#[test]
 fn a_range_of_many_slices_counts_and_limits_exactly() {
     let (_dir, store, mut writer) = memory();
     let mut txn = writer.txn();
