@@ -25,12 +25,22 @@ use serde::de::{Unexpected, Visitor};
 
 use crate::error::{Error, Result};
 
-/// Takes both paddings and, as Go's decoder does, any trailing bits.
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-    .with_decode_allow_trailing_bits(true);
-const STANDARD_BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
-const URL_SAFE_BASE64: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
+/// As Go's decoders do, takes any trailing bits.
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+const PADDED: GeneralPurposeConfig =
+    LENIENT.with_decode_padding_mode(DecodePaddingMode::RequireCanonical);
+const UNPADDED: GeneralPurposeConfig =
+    LENIENT.with_decode_padding_mode(DecodePaddingMode::RequireNone);
+/// Each alphabet, with padding and without.
+static STANDARD_BASE64: [GeneralPurpose; 2] = [
+    GeneralPurpose::new(&STANDARD, PADDED),
+    GeneralPurpose::new(&STANDARD, UNPADDED),
+];
+static URL_SAFE_BASE64: [GeneralPurpose; 2] = [
+    GeneralPurpose::new(&URL_SAFE, PADDED),
+    GeneralPurpose::new(&URL_SAFE, UNPADDED),
+];
 
 /// Reads the first JSON value of `body` as a message of type `descriptor`.
 ///
@@ -334,11 +344,19 @@ impl<'de> Visitor<'de> for SingularSeed<'_> {
 }
 
 /// Decodes base64 of either alphabet; line breaks inside are skipped, as Go's decoder does.
+///
+/// Whether padding belongs to it is told by the length, in which line breaks count, too: what
+/// etcd refuses must not be another key here.
 fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let engine = if text.contains(['-', '_']) {
-        URL_SAFE_BASE64
+    let [padded, unpadded] = if text.contains(['-', '_']) {
+        &URL_SAFE_BASE64
     } else {
-        STANDARD_BASE64
+        &STANDARD_BASE64
+    };
+    let engine = if text.len().is_multiple_of(4) {
+        padded
+    } else {
+        unpadded
     };
     if text.contains(['\r', '\n']) {
         engine.decode(text.replace(['\r', '\n'], "")).ok()

@@ -136,6 +136,10 @@ fn says_what_is_wrong_and_where() {
             r#"{"key":"%%%"}"#,
             "invalid value for bytes field key: \"%%%\"",
         ),
+        // Padding that is not whole, a line break that makes it so, and none where one is due.
+        (range, r#"{"key":"Zg="}"#, "bytes field key: \"Zg=\""),
+        (range, r#"{"key":"Zg==\n"}"#, "bytes field key: \"Zg==\\n\""),
+        (range, r#"{"key":"Zm8\n"}"#, "bytes field key: \"Zm8\\n\""),
         (
             range,
             r#"{"key":5}"#,
