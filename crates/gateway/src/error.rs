@@ -152,6 +152,14 @@ pub(crate) fn page_not_found() -> Response {
     page_text(StatusCode::NOT_FOUND, "404 page not found")
 }
 
+/// The path is not clean: the client finds the endpoint, with method and body, at `location`.
+pub(crate) fn elsewhere(location: HeaderValue) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
 /// The endpoint answers GET only.
 pub(crate) fn only_get() -> Response {
     let mut response = page_text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");

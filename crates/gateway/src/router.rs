@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::routing::any;
+use http::{HeaderValue, Uri};
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 
@@ -152,7 +154,78 @@ fn monitoring(member: &Arc<dyn Member>) -> Router {
         .merge(probes::router(member))
 }
 
-/// Answers every other path with 404 and a line of text.
+/// Answers every other path: by where to ask instead, or with 404 and a line of text.
 pub(crate) fn with_not_found(router: Router) -> Router {
-    router.fallback(|| async { error::page_not_found() })
+    router.fallback(|request: Request| async move {
+        match cleaned(request.uri()) {
+            Some(location) => error::elsewhere(location),
+            None => error::page_not_found(),
+        }
+    })
+}
+
+/// The path of `uri` without elements that are empty, `.` or `..`, with the query; `None` if it has
+/// none of them.
+///
+/// A base URL that ends with a slash makes `//health`, and Go's servers say where that is.
+/// Source: Go's `net/http`, `cleanPath`.
+pub(crate) fn cleaned(uri: &Uri) -> Option<HeaderValue> {
+    let path = uri.path();
+    if !path.starts_with('/') {
+        return None;
+    }
+    let mut elements = Vec::new();
+    for element in path.split('/') {
+        match element {
+            "" | "." => {}
+            ".." => {
+                elements.pop();
+            }
+            element => elements.push(element),
+        }
+    }
+    let mut clean = format!("/{}", elements.join("/"));
+    if path.ends_with('/') && !elements.is_empty() {
+        clean.push('/');
+    }
+    if clean == path {
+        return None;
+    }
+    if let Some(query) = uri.query() {
+        clean.push('?');
+        clean.push_str(query);
+    }
+    HeaderValue::from_str(&clean).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_by_gos_servers() {
+        for (path, want) in [
+            ("/", None),
+            ("/v3/kv/range", None),
+            ("/v3/kv/range/", None),
+            ("//", Some("/")),
+            (
+                "//health?serializable=true",
+                Some("/health?serializable=true"),
+            ),
+            ("/v3//kv/range", Some("/v3/kv/range")),
+            ("/v3/kv/range//", Some("/v3/kv/range/")),
+            ("/./v3/kv/../kv/range", Some("/v3/kv/range")),
+            ("/v3/..", Some("/")),
+            ("/../..//evil.example/", Some("/evil.example/")),
+        ] {
+            let uri: Uri = path.parse().expect("a path");
+            let got = cleaned(&uri);
+            assert_eq!(
+                got.as_ref().map(HeaderValue::as_bytes),
+                want.map(str::as_bytes),
+                "{path}"
+            );
+        }
+    }
 }

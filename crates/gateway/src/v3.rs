@@ -18,7 +18,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 use crate::call::{self, GrpcService, Replies};
 use crate::error::{self, Error, Result};
 use crate::routes::ROUTES;
-use crate::{json, v3_stream};
+use crate::{json, router, v3_stream};
 
 /// What a member takes beyond the largest request, for the rest of the message around it. Source:
 /// etcd `embed.grpcOverheadBytes`.
@@ -178,6 +178,9 @@ impl Rpc {
 
 /// Answers any request under `/v3/` and `/v3beta/`.
 pub(crate) async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    if let Some(location) = router::cleaned(request.uri()) {
+        return error::elsewhere(location);
+    }
     let path = request.uri().path().to_string();
     let answer = match gateway.rpc(&request) {
         Ok(rpc) if rpc.client_streams => gateway.clone().bidi_stream(rpc, request).await,

@@ -235,6 +235,21 @@ async fn other_methods_than_get_are_refused() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_not_clean_is_told_where_it_leads() {
+    let member = FakeMember::healthy();
+    for (method, uri, want) in [
+        ("GET", "//health", "/health"),
+        ("GET", "/x/../version?a=b", "/version?a=b"),
+        ("POST", "//v3/kv/range", "/v3/kv/range"),
+        ("POST", "/v3//kv/range", "/v3/kv/range"),
+    ] {
+        let (status, headers, _) = send(client(&member), request(method, uri)).await;
+        assert_eq!(status, 307, "{uri}");
+        assert_eq!(headers["location"], want, "{uri}");
+    }
+}
+
+#[tokio::test]
 async fn a_port_for_monitoring_has_probes_and_metrics_only() {
     let member = FakeMember::healthy();
     let (status, headers, body) = send(
