@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use kvd_api::pb::etcdserverpb::lease_client::LeaseClient;
+use kvd_api::pb::etcdserverpb::watch_client::WatchClient;
+use kvd_api::pb::etcdserverpb::watch_create_request::FilterType;
+use kvd_api::pb::etcdserverpb::watch_request::RequestUnion;
 use kvd_api::pb::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
-    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, RangeRequest,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, RangeRequest, WatchCreateRequest,
+    WatchRequest,
 };
 use kvd_tests::cluster::Cluster;
 use kvd_tests::member::Member;
@@ -124,6 +128,36 @@ async fn a_client_that_does_not_read_its_renewals_holds_up_nobody() -> Result<()
         }
     }
     drop(unread);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_hears_of_the_end_of_a_leases_key_finds_no_lease() -> Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let member = &cluster.members[0];
+    let create = WatchCreateRequest {
+        key: Bytes::from_static(b"k"),
+        filters: vec![FilterType::Noput as i32],
+        ..WatchCreateRequest::default()
+    };
+    let request_union = Some(RequestUnion::CreateRequest(create));
+    let requests = tokio_stream_of(WatchRequest { request_union });
+    let mut watches = WatchClient::new(member.channel().await?);
+    let mut told = watches.watch(requests).await?.into_inner();
+    told.message().await?.context("the watcher is made")?;
+    let mut asking = leases(member).await?;
+    for id in 1..=100 {
+        grant(member, 60, id).await?;
+        put(member, "k", id).await?;
+        let mut revoking = leases(member).await?;
+        let revoke = LeaseRevokeRequest { id };
+        let revoked = tokio::spawn(async move { revoking.lease_revoke(revoke).await });
+        told.message().await?.context("the deletion")?;
+        let request = LeaseTimeToLiveRequest { id, keys: false };
+        let left = asking.lease_time_to_live(request).await?.into_inner();
+        assert_eq!(left.ttl, -1, "lease {id}");
+        revoked.await??;
+    }
     Ok(())
 }
 

@@ -78,17 +78,21 @@ fn end(writer: &mut Writer, leases: &Leases, id: i64) -> Outcome<Applied> {
             .map(AsRef::as_ref)
             .filter(|key| !v2::is_reserved(key)),
     );
-    let mut detached = Vec::new();
+    let mut gone = vec![id];
     if has_v2 {
         for key in keys.iter().filter(|key| v2::is_reserved(key)) {
             v2::expire(&mut txn, &Bytes::copy_from_slice(key))?;
         }
-        detached = v2::detach(&txn, leases);
+        let detached = v2::detach(&txn, leases);
+        gone.extend(detached.into_iter().filter(|other| *other != id));
+    }
+    // Before the deletions are seen, as in etcd: who hears of them finds no lease any more.
+    for lease in &gone {
+        leases.revoke(*lease);
     }
     txn.end();
-    forget(writer, leases, id);
-    for other in detached.into_iter().filter(|other| *other != id) {
-        forget(writer, leases, other);
+    for lease in gone {
+        forget(writer, leases, lease);
     }
     Ok(Applied::LeaseRevoked)
 }
