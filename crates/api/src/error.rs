@@ -263,7 +263,14 @@ pub fn too_large(headers: &http::HeaderMap, limit: usize) -> Option<Status> {
     if code != "11" {
         return None;
     }
-    let status = Status::from_header_map(headers)?;
+    too_large_in_stream(&Status::from_header_map(headers)?, limit)
+}
+
+/// As [`too_large`], for the error with which a stream of requests ended.
+pub fn too_large_in_stream(status: &Status, limit: usize) -> Option<Status> {
+    if status.code() != Code::OutOfRange {
+        return None;
+    }
     let found = status
         .message()
         .strip_prefix("Error, decoded message length too large: found ")?;
@@ -291,6 +298,7 @@ mod tests {
             "Error, decoded message length too large: found 3000000 bytes, \
              the limit is: 2097152 bytes",
         );
+        let in_stream = too_large_in_stream(&tonic, 2_097_152).expect("recognised");
         let response: http::Response<()> = tonic.into_http();
         let status = too_large(response.headers(), 2_097_152).expect("recognised");
         assert_eq!(status.code(), Code::ResourceExhausted);
@@ -298,5 +306,6 @@ mod tests {
             status.message(),
             "grpc: received message larger than max (3000000 vs. 2097152)"
         );
+        assert_eq!(in_stream.message(), status.message());
     }
 }

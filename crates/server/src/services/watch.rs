@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use futures_util::{FutureExt, Stream, StreamExt};
-use kvd_api::error::WireError;
+use kvd_api::error::{WireError, too_large_in_stream};
 use kvd_api::pb::etcdserverpb::watch_create_request::FilterType;
 use kvd_api::pb::etcdserverpb::watch_request::RequestUnion;
 use kvd_api::pb::etcdserverpb::watch_server;
@@ -244,7 +244,10 @@ impl Session {
                 Happened::Request(Err(status)) if status.code() == Code::Cancelled => {
                     return Poll::Ready(Err(WireError::WatchCanceled.into()));
                 }
-                Happened::Request(Err(status)) => return Poll::Ready(Err(status)),
+                Happened::Request(Err(status)) => {
+                    let too_large = too_large_in_stream(&status, self.message_max());
+                    return Poll::Ready(Err(too_large.unwrap_or(status)));
+                }
                 Happened::LeaderLost => return Poll::Ready(Err(WireError::NoLeader.into())),
                 Happened::AuthChanged => {
                     self.drop_forbidden();
@@ -465,7 +468,7 @@ impl Session {
 
     fn respond(&mut self, response: WatchResponse, encoded: Vec<Bytes>, fragment: bool) {
         if fragment {
-            let limit = self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
+            let limit = self.message_max();
             self.ready.extend(fragments(response, encoded, limit));
         } else {
             self.ready.push_back(WatchResponse {
@@ -483,6 +486,11 @@ impl Session {
             }
             wish.progress = wish.progress.map(|_| true);
         }
+    }
+
+    /// The largest message that a client may send, and that fragments stay below.
+    fn message_max(&self) -> usize {
+        self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES
     }
 
     fn response(&self, revision: i64) -> WatchResponse {
