@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use kvd_api::pb::etcdserverpb::{MoveLeaderRequest, PutRequest, RangeRequest};
+use kvd_api::pb::etcdserverpb::lease_client::LeaseClient;
+use kvd_api::pb::etcdserverpb::{
+    LeaseTimeToLiveRequest, MoveLeaderRequest, PutRequest, RangeRequest,
+};
 use kvd_tests::cluster::Cluster;
 use kvd_tests::wait;
 use rustix::process::Signal;
@@ -115,7 +118,14 @@ async fn without_a_quorum_requests_end_in_time_and_with_it_they_work_again() -> 
         let ended = kv.range(get("k")).await;
         (ended.err(), started.elapsed())
     };
-    let (write, read) = tokio::join!(write, read);
+    let mut leases = LeaseClient::new(cluster.members[0].channel().await?);
+    let ask = leases.lease_time_to_live(LeaseTimeToLiveRequest { id: 7, keys: false });
+    let (write, read, asked) = tokio::join!(write, read, ask);
+    let status = asked.err().context("nobody can tell of a lease")?;
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "etcdserver: no leader")
+    );
     for (what, (status, took)) in [("write", write), ("read", read)] {
         let status = status.with_context(|| format!("a {what} without a quorum"))?;
         assert_eq!(status.code(), Code::Unavailable, "{what}: {status:?}");

@@ -19,8 +19,8 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// Renews a lease. Returns its TTL in seconds, `None` when there is no such lease.
 ///
-/// Errors: [`WireError::Timeout`] when no leader answers in time;
-/// [`WireError::TimeoutWaitAppliedIndex`].
+/// Errors: [`WireError::NoLeader`] when there is none for too long, [`WireError::Timeout`] when it
+/// does not answer in time; [`WireError::TimeoutWaitAppliedIndex`].
 pub async fn renew(core: &Arc<Core>, id: i64) -> Result<Option<i64>> {
     let renewing = async {
         loop {
@@ -42,7 +42,7 @@ pub async fn renew(core: &Arc<Core>, id: i64) -> Result<Option<i64>> {
     };
     match tokio::time::timeout(core.request_timeout(), renewing).await {
         Ok(result) => result,
-        Err(_) => Err(WireError::Timeout.into()),
+        Err(_) => Err(out_of_time(core)),
     }
 }
 
@@ -65,7 +65,15 @@ pub async fn time_to_live(core: &Core, id: i64, keys: bool) -> Result<TimeToLive
     };
     match tokio::time::timeout(core.request_timeout(), asking).await {
         Ok(result) => result,
-        Err(_) => Err(WireError::Timeout.into()),
+        Err(_) => Err(out_of_time(core)),
+    }
+}
+
+/// Why the leader's answer did not come in time: as in etcd, there being no leader is told apart.
+fn out_of_time(core: &Core) -> Error {
+    match core.leader() {
+        0 => WireError::NoLeader.into(),
+        _ => WireError::Timeout.into(),
     }
 }
 
