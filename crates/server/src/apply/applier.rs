@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use kvd_api::pb::etcdserverpb::ResponseOp;
@@ -15,12 +15,13 @@ use kvd_raft::{Committed, Fault, Payload, Position, SnapshotSource, StateMachine
 use prost::Message;
 
 use super::alarm::Alarms;
+use super::kind::{Durations, Kind};
 use super::outcome::{Applied, Failure, Outcome};
 use super::{auth, cluster, downgrade, kv, lease, txn, v2};
 use crate::auth::{Auth, Verdict};
 use crate::error::Error;
 use crate::lease::Leases;
-use crate::metrics::{Metrics, Outcomes};
+use crate::metrics::Metrics;
 
 /// Who waits for the results of commands.
 pub trait Answers: Send + Sync {
@@ -72,7 +73,7 @@ impl Applier {
         if let Some(position) = parts.store.applied() {
             (parts.on_applied)(position.index);
         }
-        let durations = Durations::new(&parts.metrics);
+        let durations = Durations::new(|name| parts.metrics.apply_outcomes(name));
         Applier {
             parts,
             durations,
@@ -105,9 +106,11 @@ impl Applier {
             Err(Failure::Fault(fault)) => return Err(fault),
         };
         let took = started.elapsed();
-        self.durations.observe(kind, &result, took);
-        let name = NAMES[kind as usize];
-        self.parts.metrics.applied(name, index, took);
+        let compacted = matches!(result, Err(Error::Store(kvd_mvcc::Error::Compacted { .. })));
+        // As in etcd, a compaction that came too late counts as done.
+        self.durations
+            .observe(kind, result.is_ok() || compacted, took);
+        self.parts.metrics.applied(kind.name(), index, took);
         if let Ok(applied) = &result {
             count(&self.parts.metrics, applied);
         }
@@ -256,109 +259,6 @@ impl StateMachine for Applier {
             .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
         on_applied(index);
         Ok(())
-    }
-}
-
-/// The kinds of commands, by etcd's names.
-#[derive(Clone, Copy)]
-enum Kind {
-    Put,
-    DeleteRange,
-    Txn,
-    Compaction,
-    Alarm,
-    ClusterMemberAttrSet,
-    ClusterVersionSet,
-    LeaseGrant,
-    LeaseRevoke,
-    LeaseCheckpoint,
-    DowngradeInfoSet,
-    AuthEnable,
-    AuthDisable,
-    Authenticate,
-    AuthUserAdd,
-    AuthUserDelete,
-    AuthUserChangePassword,
-    AuthUserGrantRole,
-    AuthUserRevokeRole,
-    AuthRoleAdd,
-    AuthRoleDelete,
-    AuthRoleGrantPermission,
-    AuthRoleRevokePermission,
-    V2,
-}
-
-impl Kind {
-    fn of(request: &Request) -> Kind {
-        match request {
-            Request::Put(_) => Kind::Put,
-            Request::DeleteRange(_) => Kind::DeleteRange,
-            Request::Txn(_) => Kind::Txn,
-            Request::Compaction(_) => Kind::Compaction,
-            Request::Alarm(_) => Kind::Alarm,
-            Request::PublishMember(_) => Kind::ClusterMemberAttrSet,
-            Request::SetClusterVersion(_) => Kind::ClusterVersionSet,
-            Request::LeaseGrant(_) => Kind::LeaseGrant,
-            Request::LeaseRevoke(_) | Request::LeaseExpire(_) => Kind::LeaseRevoke,
-            Request::LeaseCheckpoint(_) => Kind::LeaseCheckpoint,
-            Request::DowngradeInfoSet(_) => Kind::DowngradeInfoSet,
-            Request::AuthEnable(_) => Kind::AuthEnable,
-            Request::AuthDisable(_) => Kind::AuthDisable,
-            Request::Authenticate(_) => Kind::Authenticate,
-            Request::AuthUserAdd(_) => Kind::AuthUserAdd,
-            Request::AuthUserDelete(_) => Kind::AuthUserDelete,
-            Request::AuthUserChangePassword(_) => Kind::AuthUserChangePassword,
-            Request::AuthUserGrantRole(_) => Kind::AuthUserGrantRole,
-            Request::AuthUserRevokeRole(_) => Kind::AuthUserRevokeRole,
-            Request::AuthRoleAdd(_) => Kind::AuthRoleAdd,
-            Request::AuthRoleDelete(_) => Kind::AuthRoleDelete,
-            Request::AuthRoleGrantPermission(_) => Kind::AuthRoleGrantPermission,
-            Request::AuthRoleRevokePermission(_) => Kind::AuthRoleRevokePermission,
-            Request::V2(_) => Kind::V2,
-        }
-    }
-}
-
-/// etcd's names, in the order of [`Kind`].
-const NAMES: [&str; 24] = [
-    "Put",
-    "DeleteRange",
-    "Txn",
-    "Compaction",
-    "Alarm",
-    "ClusterMemberAttrSet",
-    "ClusterVersionSet",
-    "LeaseGrant",
-    "LeaseRevoke",
-    "LeaseCheckpoint",
-    "DowngradeInfoSet",
-    "AuthEnable",
-    "AuthDisable",
-    "Authenticate",
-    "AuthUserAdd",
-    "AuthUserDelete",
-    "AuthUserChangePassword",
-    "AuthUserGrantRole",
-    "AuthUserRevokeRole",
-    "AuthRoleAdd",
-    "AuthRoleDelete",
-    "AuthRoleGrantPermission",
-    "AuthRoleRevokePermission",
-    "V2",
-];
-
-/// How long commands take, by [`Kind`].
-struct Durations([Outcomes; 24]);
-
-impl Durations {
-    fn new(metrics: &Metrics) -> Durations {
-        Durations(NAMES.map(|name| metrics.apply_outcomes(name)))
-    }
-
-    fn observe(&self, kind: Kind, result: &Result<Applied, Error>, took: Duration) {
-        let compacted = matches!(result, Err(Error::Store(kvd_mvcc::Error::Compacted { .. })));
-        // As in etcd, a compaction that came too late counts as done.
-        self.0[kind as usize].observe(result.is_ok() || compacted, took);
     }
 }
 

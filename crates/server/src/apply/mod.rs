@@ -21,6 +21,7 @@ mod applier;
 mod auth;
 mod cluster;
 mod downgrade;
+mod kind;
 mod kv;
 mod lease;
 mod outcome;
