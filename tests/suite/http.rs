@@ -181,8 +181,12 @@ async fn metrics_have_what_etcds_alerts_and_dashboard_read() -> Result<()> {
     ] {
         ensure!(text.contains(name), "{name} is missing");
     }
-    let put = "etcd_mvcc_put_total 1";
-    ensure!(text.contains(put), "one put was counted: {text}");
+    for put in [
+        "etcd_mvcc_put_total 1",
+        r#"etcd_server_request_duration_seconds_count{success="true",type="Put"} 1"#,
+    ] {
+        ensure!(text.contains(put), "one put was counted: {put} in {text}");
+    }
     Ok(())
 }
 

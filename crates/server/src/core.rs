@@ -13,7 +13,7 @@ use kvd_raft::{Node, Role, Status};
 use prost::Message;
 use tokio::sync::watch;
 
-use crate::apply::{Alarms, Applied};
+use crate::apply::{Alarms, Applied, Durations, Kind};
 use crate::audit::Audit;
 use crate::auth::{Auth, Caller, Credentials, Unidentified, Verdict, View};
 use crate::autopilot::Autopilot;
@@ -44,6 +44,8 @@ pub struct Core {
     autopilot: Autopilot,
     /// Held by whoever changes the membership through this member as leader.
     changes: tokio::sync::Mutex<()>,
+    /// How long requests take that go through the log.
+    request_durations: Durations,
     metrics: Arc<Metrics>,
     phase: AtomicU8,
     stopping: watch::Sender<bool>,
@@ -99,6 +101,7 @@ impl Core {
             lease_peers: lease::Peers::new(),
             standings: Standings::default(),
             changes: tokio::sync::Mutex::new(()),
+            request_durations: Durations::new(|name| parts.metrics.request_outcomes(name)),
             metrics: parts.metrics,
             phase: AtomicU8::new(0),
             stopping: watch::Sender::new(false),
@@ -295,6 +298,25 @@ impl Core {
         if committed > self.applied_index() + limits::APPLY_GAP_MAX {
             return Err(WireError::TooManyRequests.into());
         }
+        let (kind, started) = (Kind::of(&request), Instant::now());
+        let result = self.replicate(caller, request).await;
+        // Whatever apply answered: the request went through the log.
+        let ok = !matches!(
+            result,
+            Err(Error::Proposal(_) | Error::Wire(WireError::Timeout))
+        );
+        self.request_durations.observe(kind, ok, started.elapsed());
+        result
+    }
+
+    /// The way of a request through the log.
+    ///
+    /// Errors: those of [`Core::propose`].
+    async fn replicate(
+        &self,
+        caller: Option<Caller>,
+        request: command::Request,
+    ) -> Result<Applied> {
         let (request_id, mut waiting) = self.waiters.register();
         let command = encode(request_id, caller, request);
         if command.len() > self.config.request_bytes_max {

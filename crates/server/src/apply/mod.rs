@@ -33,6 +33,7 @@ pub use alarm::Alarms;
 pub use applier::{Answers, Applier, Parts};
 pub use cluster::{cluster_version, is_removed, member, members};
 pub use downgrade::{Downgrade, downgrade};
+pub(crate) use kind::{Durations, Kind};
 pub use outcome::Applied;
 pub(crate) use range::Pinned;
 pub(crate) use range::range_counting;
