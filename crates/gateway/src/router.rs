@@ -171,7 +171,9 @@ pub(crate) fn with_not_found(router: Router) -> Router {
 /// Source: Go's `net/http`, `cleanPath`.
 pub(crate) fn cleaned(uri: &Uri) -> Option<HeaderValue> {
     let path = uri.path();
-    if !path.starts_with('/') {
+    // Of all but a few paths this is all that is looked at.
+    let is_odd = path.contains("//") || path.contains("/.");
+    if !is_odd || !path.starts_with('/') {
         return None;
     }
     let mut elements = Vec::new();
@@ -208,6 +210,7 @@ mod tests {
             ("/", None),
             ("/v3/kv/range", None),
             ("/v3/kv/range/", None),
+            ("/v3/kv/.range", None),
             ("//", Some("/")),
             (
                 "//health?serializable=true",
