@@ -239,10 +239,12 @@ impl Run<'_> {
         let known = identity::load(&config.data_dir);
         // What is wrong with it is said when the member starts.
         let has_joined = matches!(known, Ok(Some(known)) if !known.peers.is_empty());
+        // A directory that is a mount point may hold other things.
+        let is_log = |file: std::fs::DirEntry| file.path().extension() == Some("wal".as_ref());
         let log = config.wal_path().read_dir();
         self.settings.discovery != Discovery::Off
             && !has_joined
-            && log.map_or(true, |mut files| files.next().is_none())
+            && log.map_or(true, |files| !files.flatten().any(is_log))
     }
 
     fn options(&self, protocols: Protocols, tls: Secure) -> Options {

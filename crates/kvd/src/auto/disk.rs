@@ -3,6 +3,7 @@
 //! ```text
 //! NAME.etcd/autopilot/disk.json     {"nonce":"9f…","promise":{"epoch":3,"founders":[…]}}
 //! NAME.etcd/member.removed          data of a member that was removed from the cluster; one copy
+//! WAL-DIR.removed                   the same of its log; of a mount point WAL-DIR/set-aside
 //! ```
 
 use std::fs::{self, File};
@@ -14,6 +15,9 @@ use kvd_autopilot::bootstrap::Promise;
 use kvd_server::directories;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+
+/// Where the content of a directory goes that cannot be renamed.
+const ASIDE: &str = "set-aside";
 
 /// The state of a disk in auto mode. Everything that is set is durable on return.
 #[derive(Debug)]
@@ -106,7 +110,7 @@ impl Disk {
     /// Sets the data of a removed member aside, where one older copy makes room for it, and makes
     /// another disk of this one.
     ///
-    /// Errors: what cannot be renamed.
+    /// Errors: what cannot be moved.
     pub fn set_aside(&self) -> anyhow::Result<()> {
         // First the log, if it is elsewhere: as long as the data is there, this is done again.
         let mut moved = Vec::new();
@@ -114,22 +118,12 @@ impl Disk {
         moved.push(self.data_dir.join("member"));
         self.renew()?;
         for path in moved {
-            let aside = path.with_extension("removed");
-            if !path.exists() {
+            let Some(kept_as) = move_aside(&path)? else {
                 continue;
-            }
-            if aside.exists() {
-                fs::remove_dir_all(&aside).with_context(|| aside.display().to_string())?;
-            }
-            fs::rename(&path, &aside).with_context(|| {
-                format!("setting {} aside as {}", path.display(), aside.display())
-            })?;
-            if let Some(above) = path.parent() {
-                sync(above)?;
-            }
+            };
             tracing::warn!(
                 data = %path.display(),
-                kept_as = %aside.display(),
+                kept_as = %kept_as.display(),
                 "this member was removed from the cluster: its data is set aside, and it joins anew"
             );
         }
@@ -149,6 +143,58 @@ impl Disk {
             File::open(&folder)?.sync_all()
         };
         written().with_context(|| path.display().to_string())
+    }
+}
+
+/// Moves a directory out of the way and returns where to; `None` when nothing is there.
+fn move_aside(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let aside = path.with_extension("removed");
+    let renamed = make_room(&aside).and_then(|()| fs::rename(path, &aside));
+    let Err(error) = renamed else {
+        if let Some(above) = path.parent() {
+            sync(above)?;
+        }
+        return Ok(Some(aside));
+    };
+    // A mount point cannot be renamed, nor what lies in a folder of somebody else.
+    let why = || format!("setting {} aside ({error})", path.display());
+    move_content_aside(path).with_context(why)
+}
+
+/// Moves what is in a directory into one that stays in it.
+fn move_content_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+    let aside = path.join(ASIDE);
+    let mut moved = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if name != ASIDE && name != "lost+found" {
+            moved.push(name);
+        }
+    }
+    if moved.is_empty() {
+        // Done before, and cut short then.
+        return Ok(None);
+    }
+    // What says that the member was removed goes last: until then this is done again.
+    moved.sort_by_key(|name| name == "removed");
+    make_room(&aside)?;
+    fs::create_dir(&aside)?;
+    for name in moved {
+        fs::rename(path.join(&name), aside.join(&name))?;
+    }
+    File::open(&aside)?.sync_all()?;
+    File::open(path)?.sync_all()?;
+    Ok(Some(aside))
+}
+
+/// Removes an older copy.
+fn make_room(aside: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -208,5 +254,22 @@ mod tests {
         }
         fs::write(data.join("autopilot/disk.json"), "{}").unwrap();
         assert!(Disk::open(&data, None).is_err());
+    }
+
+    #[test]
+    fn the_content_of_a_mount_point_is_set_aside_within() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let aside = log.join(ASIDE);
+        fs::create_dir_all(log.join("lost+found")).unwrap();
+        assert_eq!(move_content_aside(&log).unwrap(), None);
+        for content in ["first", "second"] {
+            fs::write(log.join("1.wal"), content).unwrap();
+            assert_eq!(move_content_aside(&log).unwrap(), Some(aside.clone()));
+            assert_eq!(fs::read_to_string(aside.join("1.wal")).unwrap(), content);
+            assert!(!log.join("1.wal").exists());
+        }
+        assert_eq!(move_content_aside(&log).unwrap(), None);
+        assert!(aside.join("1.wal").exists() && log.join("lost+found").exists());
     }
 }
