@@ -7,15 +7,15 @@
 //! Source: etcd `server/etcdserver/api/v3rpc/maintenance.go`.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::{Stream, stream};
 use kvd_api::pb::etcdserverpb::SnapshotResponse;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::maintenance::storage_version;
@@ -25,42 +25,23 @@ use crate::error::{Error, Result};
 
 /// Bytes of the database in a message.
 const PIECE_BYTES: usize = 32 << 10;
-/// Messages that wait for the client.
-const PIECES_AHEAD: usize = 16;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 1 << 20;
 
 /// The messages of one snapshot.
-pub type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
+pub type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
 /// Writes the snapshot to a file, then sends it.
 pub(super) async fn stream(core: &Arc<Core>) -> Result<SnapshotStream> {
-    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let version = storage_version(core.store());
     let made = Arc::clone(core);
     let made = tokio::task::spawn_blocking(move || make(&made)).await;
-    let (file, length) =
-        made.map_err(|error| Error::Internal(format!("a snapshot did not finish: {error}")))??;
-    // Reads a file of this machine and waits for the client: neither is for an async thread.
-    tokio::task::spawn_blocking(move || {
-        let started = Instant::now();
-        match send(file, length, &version, &sender) {
-            Ok(true) => tracing::info!(
-                total_bytes = length,
-                took = ?started.elapsed(),
-                storage_version = version,
-                "successfully sent database snapshot to client"
-            ),
-            Ok(false) => tracing::warn!(
-                total_bytes = length,
-                "the client went away before it had the whole snapshot"
-            ),
-            Err(error) => {
-                tracing::error!(%error, "a snapshot could not be read back");
-                // Without room the client has gone, too.
-                drop(sender.blocking_send(Err(error.into())));
-            }
-        }
-    });
-    Ok(ReceiverStream::new(receiver))
+    let (file, length) = made.map_err(|error| unfinished(&error))??;
+    Ok(pieces(file, length, version))
+}
+
+fn unfinished(error: &tokio::task::JoinError) -> Error {
+    Error::Internal(format!("a snapshot did not finish: {error}"))
 }
 
 /// The database in a file that goes with its last handle, and its length.
@@ -90,32 +71,97 @@ fn make(core: &Core) -> Result<(File, u64)> {
     Ok((file, length))
 }
 
-/// Sends the file and its hash; says whether the client took all of it.
-fn send(
+/// The file in pieces, then its hash. Nothing is read before the client has room for it, so one
+/// that does not read holds no thread.
+fn pieces(file: File, length: u64, version: String) -> SnapshotStream {
+    let sending = Sending {
+        file,
+        length,
+        unread: length,
+        unsent: length,
+        read: Bytes::new(),
+        hash: Some(Sha256::new()),
+        version,
+        started: Instant::now(),
+    };
+    Box::pin(stream::try_unfold(sending, |sending| async move {
+        sending.next().await.map_err(Status::from)
+    }))
+}
+
+/// A snapshot on its way.
+struct Sending {
     file: File,
     length: u64,
-    version: &str,
-    sender: &mpsc::Sender<Result<SnapshotResponse, Status>>,
-) -> Result<bool> {
-    let failed = |error: std::io::Error| Error::Backup(format!("reading the snapshot: {error}"));
-    let mut file = std::io::BufReader::with_capacity(1 << 20, file);
-    std::io::Seek::rewind(&mut file).map_err(failed)?;
-    let (mut hash, mut left) = (Sha256::new(), length);
-    while left > 0 {
-        let wanted = PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES));
-        let mut piece = vec![0; wanted];
-        file.read_exact(&mut piece).map_err(failed)?;
-        hash.update(&piece);
-        left -= wanted as u64;
-        if sender
-            .blocking_send(Ok(message(version, left, piece.into())))
-            .is_err()
-        {
-            return Ok(false);
+    unread: u64,
+    unsent: u64,
+    /// What was read and not sent yet.
+    read: Bytes,
+    /// Of what was read; none once it is sent, or there is nothing more to send.
+    hash: Option<Sha256>,
+    version: String,
+    started: Instant,
+}
+
+impl Sending {
+    /// The next message; none after the hash.
+    async fn next(mut self) -> Result<Option<(SnapshotResponse, Sending)>> {
+        if self.read.is_empty() && self.unread > 0 {
+            let read = tokio::task::spawn_blocking(move || {
+                let read = self.read_on();
+                (self, read)
+            });
+            let (sending, read) = read.await.map_err(|error| unfinished(&error))?;
+            self = sending;
+            if let Err(error) = read {
+                tracing::error!(%error, "a snapshot could not be read back");
+                self.hash = None;
+                return Err(Error::Backup(format!("reading the snapshot: {error}")));
+            }
+        }
+        if !self.read.is_empty() {
+            let piece = self.read.split_to(PIECE_BYTES.min(self.read.len()));
+            self.unsent -= piece.len() as u64;
+            return Ok(Some((message(&self.version, self.unsent, piece), self)));
+        }
+        let Some(hash) = self.hash.take() else {
+            return Ok(None);
+        };
+        let hash = Bytes::copy_from_slice(&hash.finalize());
+        tracing::info!(
+            total_bytes = self.length,
+            took = ?self.started.elapsed(),
+            storage_version = self.version,
+            "successfully sent database snapshot to client"
+        );
+        Ok(Some((message(&self.version, 0, hash), self)))
+    }
+
+    fn read_on(&mut self) -> std::io::Result<()> {
+        if self.unread == self.length {
+            self.file.rewind()?;
+        }
+        let wanted = READ_BYTES.min(usize::try_from(self.unread).unwrap_or(READ_BYTES));
+        let mut read = vec![0; wanted];
+        self.file.read_exact(&mut read)?;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&read);
+        }
+        self.unread -= wanted as u64;
+        self.read = read.into();
+        Ok(())
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.hash.is_some() {
+            tracing::warn!(
+                total_bytes = self.length,
+                "the client went away before it had the whole snapshot"
+            );
         }
     }
-    let hash = Bytes::copy_from_slice(&hash.finalize());
-    Ok(sender.blocking_send(Ok(message(version, 0, hash))).is_ok())
 }
 
 fn message(version: &str, remaining_bytes: u64, blob: Bytes) -> SnapshotResponse {
@@ -124,5 +170,43 @@ fn message(version: &str, remaining_bytes: u64, blob: Bytes) -> SnapshotResponse
         remaining_bytes,
         blob,
         version: version.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_does_not_read_its_snapshot_holds_no_thread() {
+        let content: Vec<u8> = (0..=250).cycle().take(2 * READ_BYTES + 7).collect();
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&content).expect("written");
+        let length = content.len() as u64;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut stream = pieces(file, length, "3.7.0".to_owned());
+            let first = stream.next().await.expect("a message").expect("sent");
+            assert_eq!(first.remaining_bytes, length - PIECE_BYTES as u64);
+            let other = tokio::task::spawn_blocking(|| ());
+            other.await.expect("the only thread is free");
+            let mut sent = first.blob.to_vec();
+            let mut left = first.remaining_bytes;
+            while let Some(message) = stream.next().await {
+                let message = message.expect("sent");
+                left = message.remaining_bytes;
+                sent.extend_from_slice(&message.blob);
+            }
+            let hash = sent.split_off(content.len());
+            assert_eq!(hash, Sha256::digest(&content).to_vec());
+            assert!(sent == content && left == 0);
+        });
     }
 }
