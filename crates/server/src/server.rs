@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kvd_api::error::WireError;
 use kvd_api::pb::kvdcommandpb::command::Request;
 use kvd_api::pb::kvdcommandpb::{PublishMember, SetClusterVersion};
 use kvd_raft::{Node, Role};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::apply::{self, Alarms, Applier};
 use crate::audit::Audit;
@@ -327,6 +328,7 @@ async fn sweep_tokens(core: Arc<Core>) {
 async fn watch_status(core: Arc<Core>, ended: Arc<watch::Sender<Option<Ending>>>) {
     let mut status = core.node().status();
     let mut leader = None;
+    let mut setting = JoinSet::new();
     loop {
         let now = status.borrow_and_update().clone();
         core.metrics().raft_status(&now, core.member_id());
@@ -352,15 +354,30 @@ async fn watch_status(core: Arc<Core>, ended: Arc<watch::Sender<Option<Ending>>>
                 tracing::warn!(term = now.term, "this member knows no leader");
             }
         }
-        if now.role == Role::Leader && apply::cluster_version(core.store()).is_none() {
-            let version = STORAGE_VERSION.to_owned();
-            let request = Request::SetClusterVersion(SetClusterVersion { version });
-            if let Err(error) = core.propose(request).await {
-                tracing::debug!(%error, "the cluster version could not be set; again");
-            }
+        let must_set = now.role == Role::Leader && apply::cluster_version(core.store()).is_none();
+        while setting.try_join_next().is_some() {}
+        if must_set && setting.is_empty() {
+            // Beside this: the answer may take seconds, and a fault or a removal must be seen.
+            setting.spawn(set_cluster_version(Arc::clone(&core)));
         }
         if status.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Sets the cluster version, unless this member ceases to lead first.
+async fn set_cluster_version(core: Arc<Core>) {
+    while core.is_leader() && apply::cluster_version(core.store()).is_none() {
+        let version = STORAGE_VERSION.to_owned();
+        let request = Request::SetClusterVersion(SetClusterVersion { version });
+        match core.propose(request).await {
+            // A member that is being stopped fails at once, and takes nothing more.
+            Ok(_) | Err(Error::Wire(WireError::ServerStopped)) => return,
+            Err(error) => {
+                tracing::debug!(%error, "the cluster version could not be set; again");
+                tokio::time::sleep(PUBLISH_RETRY).await;
+            }
         }
     }
 }
