@@ -275,6 +275,8 @@ impl Run<'_> {
             // A peer that vanished in the middle of a snapshot must not hold its part for long.
             keepalive_interval: Some(PEER_KEEPALIVE.0),
             keepalive_timeout: PEER_KEEPALIVE.1,
+            pending_max: limits::PEERS_PENDING,
+            pending_until_request: true,
             ..self.options(Protocols::Both, self.security.of_peers())
         };
         serve::start(

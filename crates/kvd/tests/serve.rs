@@ -452,6 +452,44 @@ async fn silent_and_half_open_connections_do_not_keep_others_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_of_peers_that_ask_nothing_do_not_keep_others_out() {
+    let options = Options {
+        pending_max: 2,
+        pending_until_request: true,
+        ..Options::default()
+    };
+    let (serving, _cores) = serve("http://127.0.0.1:0", options, &Gate::default(), 4);
+    let address = serving.addresses()[0];
+    let ask = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream
+            .write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n")
+            .expect("write");
+        let (mut answer, mut read) = ([0; 1024], 0);
+        while !answer[..read].ends_with(b"hello") {
+            let more = stream.read(&mut answer[read..]).expect("an answer");
+            assert_ne!(more, 0, "the connection is open");
+            read += more;
+        }
+    };
+    let mut member = TcpStream::connect(address).expect("connect");
+    ask(&mut member);
+    let mut idle = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .and_then(|()| stream.write_all(&frame(4, 0, 0, &[])))
+            .expect("write");
+        idle.push(stream);
+    }
+    let answer = blocking(move || get_once(address, "/hello")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    until("the oldest are closed", || serving.open_connections() <= 3).await;
+    ask(&mut member);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn random_bytes_on_a_tls_port_harm_nobody() {
     let (secure, _folder) = secure();
     let options = Options {

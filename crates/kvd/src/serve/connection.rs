@@ -1,5 +1,6 @@
 //! One connection: which protocol it speaks, and which service each request belongs to.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -96,6 +97,8 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// Connections that may be shaking hands, or have said nothing yet.
     pub pending_max: usize,
+    /// Whether one that has not asked for anything yet counts as well.
+    pub pending_until_request: bool,
     /// Time to send a whole HTTP/1 head, also the next one on the same connection.
     pub head_timeout: Duration,
     /// Largest set of headers of a request.
@@ -113,6 +116,7 @@ impl Default for Options {
             first_bytes_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             pending_max: limits::PENDING,
+            pending_until_request: false,
             head_timeout: Duration::from_secs(30),
             head_bytes_max: 64 * 1024,
         }
@@ -206,16 +210,21 @@ pub(super) async fn run<S, G, H, GB, HB>(
             refusal::plain_to_tls(&mut stream, protocol, address, &secure.live).await;
         }
         _ => {
-            drop(ticket);
+            let ticket = until_request(ticket, options);
             let info = PeerInfo {
                 address,
                 ..PeerInfo::default()
             };
             let stream = Rewind::new(read, stream);
             let stop = stop.child();
-            serve(protocol, stream, services, options, &stop, info).await;
+            serve(protocol, stream, services, (options, &stop), info, ticket).await;
         }
     }
+}
+
+/// The ticket, if it is to be kept until the first request.
+fn until_request(ticket: Ticket, options: &Options) -> Option<Ticket> {
+    options.pending_until_request.then_some(ticket)
 }
 
 /// Shakes hands and serves what is inside.
@@ -255,7 +264,7 @@ async fn secured<G, H, GB, HB>(
     };
     let limit = options.first_bytes_timeout;
     let greeting = greet(&mut accepted.stream, limit, &stop, &ticket).await;
-    drop(ticket);
+    let ticket = until_request(ticket, options);
     let Some((protocol, read)) = greeting else {
         return;
     };
@@ -266,18 +275,19 @@ async fn secured<G, H, GB, HB>(
         ..PeerInfo::default()
     };
     let stream = Rewind::new(read, accepted.stream);
-    serve(protocol, stream, services, options, &stop, info).await;
+    serve(protocol, stream, services, (options, &stop), info, ticket).await;
     drop(accepted.open);
 }
 
-/// Serves HTTP on a connection of which the first bytes were read.
+/// Serves HTTP on a connection of which the first bytes were read. It may have to make room until
+/// its first request, if it has a ticket.
 async fn serve<S, G, H, GB, HB>(
     protocol: Protocol,
     stream: Rewind<S>,
     services: Services<G, H>,
-    options: &Options,
-    stop: &Stop,
+    (options, stop): (&Options, &Stop),
     info: PeerInfo,
+    ticket: Option<Ticket>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     G: Serve<GB>,
@@ -297,7 +307,10 @@ async fn serve<S, G, H, GB, HB>(
         );
     }
     let split = options.protocols;
+    let out = ticket.as_ref().map(Ticket::out);
+    let ticket = Cell::new(ticket);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        drop(ticket.take());
         request.extensions_mut().insert(info.clone());
         dispatch(&services, split, request)
     });
@@ -313,7 +326,7 @@ async fn serve<S, G, H, GB, HB>(
         let connection = cork::corked(stream, |stream| {
             builder.serve_connection(TokioIo::new(stream), service)
         });
-        until_stopped(std::pin::pin!(connection), stop, |mut connection| {
+        until_stopped(std::pin::pin!(connection), stop, out, |mut connection| {
             connection.connection().graceful_shutdown();
         })
         .await
@@ -325,7 +338,7 @@ async fn serve<S, G, H, GB, HB>(
             .header_read_timeout(options.head_timeout)
             .max_buf_size(options.head_bytes_max as usize);
         let connection = std::pin::pin!(builder.serve_connection(io, service));
-        until_stopped(connection, stop, |connection| {
+        until_stopped(connection, stop, out, |connection| {
             connection.graceful_shutdown()
         })
         .await
@@ -335,10 +348,12 @@ async fn serve<S, G, H, GB, HB>(
     }
 }
 
-/// Polls `connection` to its end, starting a graceful shutdown when told to drain.
+/// Polls `connection` to its end, starting a graceful shutdown when told to drain. It ends at once
+/// when `out` says that it must make room.
 async fn until_stopped<C>(
     mut connection: std::pin::Pin<&mut C>,
     stop: &Stop,
+    out: Option<CancellationToken>,
     shut_down: impl FnOnce(std::pin::Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
@@ -348,10 +363,21 @@ where
         biased;
         result = connection.as_mut() => return result,
         () = stop.drain.cancelled() => shut_down(connection.as_mut()),
+        () = made_room(out) => {
+            debug!("connection closed: it asked for nothing while too many others came");
+            return Ok(());
+        }
     }
     tokio::select! {
         result = connection => result,
         () = stop.cut.cancelled() => Ok(()),
+    }
+}
+
+async fn made_room(out: Option<CancellationToken>) {
+    match out {
+        Some(out) => out.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,9 @@ const PEERS: usize = 64;
 /// Connections of one kind of port that may be shaking hands or have said nothing yet; the oldest
 /// goes when there are more.
 pub const PENDING: usize = 1024;
+/// The same of the peer port, where one that has not asked for anything yet counts, too. The others
+/// of its places are for members.
+pub const PEERS_PENDING: usize = PEERS / 2;
 /// Descriptors kept for logs, the store (etcd: `reservedInternalFDNum`, 150) and peers.
 const RESERVED: u64 = 150 + PEERS as u64;
 

@@ -60,6 +60,11 @@ impl Pending {
 }
 
 impl Ticket {
+    /// Cancelled when the place goes to somebody else.
+    pub(super) fn out(&self) -> CancellationToken {
+        self.out.clone()
+    }
+
     /// Returns when the place went to somebody else.
     pub(super) async fn pushed_out(&self) {
         self.out.cancelled().await;
