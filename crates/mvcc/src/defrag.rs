@@ -103,7 +103,10 @@ impl Records {
                     let after = shared.ask_engine(content_bytes)?;
                     return Ok(Defragmented { before, after });
                 }
-                Ok(false) => tracing::info!("records were removed meanwhile: copying again"),
+                Ok(false) => {
+                    tracing::info!("records were removed meanwhile: copying again");
+                    self.discard(&files);
+                }
                 Err(error) => {
                     self.discard(&files);
                     return Err(error);
