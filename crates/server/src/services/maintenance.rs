@@ -122,24 +122,33 @@ pub(crate) fn status(core: &Core) -> Result<StatusResponse> {
 
 /// Gives the disk space of this member's store back that is not in use.
 pub(crate) async fn defragment(core: &Core) -> Result<()> {
-    let (metrics, started) = (core.metrics(), Instant::now());
-    tracing::info!("starting defragment");
-    metrics.defrag_inflight.inc();
-    let done = off_thread(core.store(), |store| Ok(store.defragment()?)).await;
-    metrics.defrag_inflight.dec();
-    let took = started.elapsed();
-    metrics.backend_defrag.observe(took.as_secs_f64());
-    match done {
-        Ok(done) => {
-            let (before, after) = (done.before, done.after);
-            tracing::info!(before, after, ?took, "finished defragment");
-            Ok(())
+    let metrics = core.metrics();
+    let (inflight, times) = (
+        metrics.defrag_inflight.clone(),
+        metrics.backend_defrag.clone(),
+    );
+    // All of it there: it goes on when the caller gives up.
+    off_thread(core.store(), move |store| {
+        tracing::info!("starting defragment");
+        let started = Instant::now();
+        inflight.inc();
+        let done = store.defragment();
+        inflight.dec();
+        let took = started.elapsed();
+        times.observe(took.as_secs_f64());
+        match done {
+            Ok(done) => {
+                let (before, after) = (done.before, done.after);
+                tracing::info!(before, after, ?took, "finished defragment");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to defragment");
+                Err(error.into())
+            }
         }
-        Err(error) => {
-            tracing::warn!(%error, "failed to defragment");
-            Err(error)
-        }
-    }
+    })
+    .await
 }
 
 /// An alarm as protobuf for Go prints it: zero fields are left out, unknown kinds are numbers.
