@@ -17,6 +17,7 @@ use kvd_api::pb::etcdserverpb::{
 use kvd_mvcc::EngineKind;
 use kvd_mvcc::backend::{self, Batch, Page};
 use kvd_tests::cluster::Cluster;
+use kvd_tests::http;
 use kvd_tests::member::{Member, binary};
 use kvd_tests::process::{Process, kvd};
 use kvd_tests::tmpfs::Tmpfs;
@@ -183,6 +184,35 @@ async fn space_comes_back_while_clients_write() -> Result<()> {
     ensure!(after * 4 < before, "{before} bytes became {after}");
     ensure!(member.hash_kv(revision).await?.hash == hash);
     Ok(())
+}
+
+/// A defragmentation goes on when its caller gives up, and counts as under way until its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defragmentation_that_nobody_waits_for_is_counted_to_its_end() -> Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let member = &cluster.members[0];
+    for number in 0..200 {
+        put(member, &format!("k{number}"), vec![b'v'; 100_000], 0).await?;
+    }
+    let has = |line: &str| {
+        let metrics = http::get(&member.client_address(), "/metrics")?.body;
+        anyhow::Ok(metrics.lines().any(|found| found == line))
+    };
+    let ended = || has("etcd_disk_backend_defrag_duration_seconds_count 1");
+    let mut maintenance = member.maintenance().await?;
+    let defragmenting =
+        tokio::spawn(async move { maintenance.defragment(DefragmentRequest {}).await });
+    wait::until("it is under way, or done", DEADLINE, || async {
+        ensure!(has("etcd_disk_defrag_inflight 1")? || ended()?);
+        Ok(())
+    })
+    .await?;
+    defragmenting.abort();
+    wait::until("its end", DEADLINE, || async {
+        ensure!(ended()? && has("etcd_disk_defrag_inflight 0")?);
+        Ok(())
+    })
+    .await
 }
 
 /// Changes a value in the store of a stopped member, and its checksum with it: the corruption that
