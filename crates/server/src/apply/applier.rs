@@ -249,13 +249,15 @@ impl StateMachine for Applier {
         writer
             .install(file, kvd_mvcc::Position { index, bytes })
             .map_err(|error| Fault::with_source("installing a snapshot failed", error))?;
+        // First: whoever reads without waiting for the position sees the new content already. The
+        // leases take a look at all keys.
+        auth.reload(store)
+            .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
         alarms
             .reload(store)
             .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
         leases
             .reload(store)
-            .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
-        auth.reload(store)
             .map_err(|error| Fault::with_source("reading an installed snapshot failed", error))?;
         on_applied(index);
         Ok(())
