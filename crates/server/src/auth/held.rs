@@ -58,8 +58,9 @@ pub struct Held {
 #[derive(Clone)]
 struct HeldUser {
     name: std::sync::Arc<str>,
-    /// The hash of the password, which differs each time that one is set.
-    password: bytes::Bytes,
+    /// The hash of the password, which differs each time that one is set. None when it is not
+    /// known by which one the user was recognised.
+    password: Option<bytes::Bytes>,
 }
 
 /// Hashes are secrets.
@@ -72,13 +73,15 @@ impl std::fmt::Debug for HeldUser {
 impl Held {
     /// The stream of `caller`.
     pub fn new(auth: &Auth, caller: Option<Caller>) -> Held {
-        let user = caller.map(|caller| HeldUser {
-            password: auth
-                .view()
-                .user(&caller.user)
-                .map(|user| user.record().password.clone())
-                .unwrap_or_default(),
-            name: caller.user,
+        let view = auth.view();
+        let user = caller.map(|caller| {
+            let user = view.user(&caller.user);
+            // The password may have been changed since the caller was recognised.
+            let user = user.filter(|_| view.fresh(Some(&caller)).is_ok());
+            HeldUser {
+                password: user.map(|user| user.record().password.clone()),
+                name: caller.user,
+            }
         });
         Held { user }
     }
@@ -93,8 +96,8 @@ impl Held {
         }
         let view = auth.view();
         let held = self.user.as_ref().ok_or(WireError::UserNameIsEmpty)?;
-        let user = view.user(&held.name);
-        if user.is_none_or(|user| user.record().password != held.password) {
+        let password = view.user(&held.name).map(|user| &user.record().password);
+        if password.is_none() || password != held.password.as_ref() {
             return Err(WireError::InvalidAuthToken);
         }
         let caller = Caller {
@@ -102,5 +105,48 @@ impl Held {
             revision: view.revision(),
         };
         view.read(Some(&caller), key, range_end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kvd_api::pb::authpb;
+
+    use super::*;
+    use crate::auth::Settings;
+
+    fn view(revision: u64, password: &'static str) -> View {
+        let alice = authpb::User {
+            name: "alice".into(),
+            password: Bytes::from_static(password.as_bytes()),
+            roles: vec!["root".to_owned()],
+            ..authpb::User::default()
+        };
+        View::new(true, revision, vec![alice], Vec::new())
+    }
+
+    #[test]
+    fn who_was_recognised_by_a_password_that_is_gone_is_not_held() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = kvd_mvcc::Options {
+            engine: kvd_mvcc::EngineKind::Memory,
+            ..kvd_mvcc::Options::default()
+        };
+        let (store, _writer) = kvd_mvcc::open(folder.path(), options).expect("a store");
+        let auth = Auth::restore(&store, &Settings::default()).expect("no users");
+        let alice = Caller {
+            user: "alice".into(),
+            revision: 5,
+        };
+        auth.publish(view(5, "old"));
+        let before = Held::new(&auth, Some(alice.clone()));
+        assert_eq!(before.check(&auth, b"key", b""), Ok(()));
+        auth.publish(view(6, "new"));
+        let between = Held::new(&auth, Some(alice));
+        for held in [before, between] {
+            let refused = held.check(&auth, b"key", b"");
+            assert_eq!(refused, Err(WireError::InvalidAuthToken));
+        }
     }
 }
