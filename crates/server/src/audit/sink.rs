@@ -55,6 +55,7 @@ impl Sink {
             path: path.to_owned(),
             file,
             looked: Instant::now(),
+            is_cut: false,
             shared: Arc::clone(&shared),
         };
         let writer = std::thread::Builder::new()
@@ -108,6 +109,8 @@ struct Writer {
     path: PathBuf,
     file: File,
     looked: Instant,
+    /// Whether the last line may have been written in part.
+    is_cut: bool,
     shared: Arc<Shared>,
 }
 
@@ -146,7 +149,13 @@ impl Writer {
 
     fn put(&mut self, batch: &[u8]) {
         self.look();
-        if let Err(error) = self.file.write_all(batch) {
+        let begun = match self.is_cut {
+            true => self.file.write_all(b"\n"),
+            false => Ok(()),
+        };
+        let written = begun.and_then(|()| self.file.write_all(batch));
+        self.is_cut = written.is_err();
+        if let Err(error) = written {
             let lost = batch.iter().filter(|byte| **byte == b'\n').count();
             tracing::error!(%error, lost, "the audit log cannot be written");
         }
@@ -166,7 +175,10 @@ impl Writer {
             return;
         }
         match open(&self.path) {
-            Ok(file) => self.file = file,
+            Ok(file) => {
+                self.file = file;
+                self.is_cut = false;
+            }
             Err(error) => tracing::error!(%error, "the audit log cannot be opened anew"),
         }
     }
