@@ -232,11 +232,13 @@ impl V2 for ServedMember {
         path: Bytes,
         recursive: bool,
         since: u64,
+        as_root: bool,
     ) -> BoxFuture<'_, Result<V2Watching, String>> {
         let wish = Wish {
             path,
             recursive,
             since,
+            as_root,
         };
         Box::pin(async move {
             let (started, index) = self.v2.watch(wish).await.map_err(text)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kvd_api::pb::authpb::permission::Type;
-use kvd_api::pb::etcdserverpb::{LeaseGrantRequest, PutRequest};
+use kvd_api::pb::etcdserverpb::{AuthUserChangePasswordRequest, LeaseGrantRequest, PutRequest};
 use kvd_tests::cluster::Cluster;
 use kvd_tests::http;
 use serde_json::json;
@@ -153,6 +153,70 @@ async fn streams_of_the_gateway_admit_whom_they_should() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// A GET of `path`, whose answer comes later.
+fn ask(address: &str, path: &str, headers: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
+    )?;
+    // The head comes at once: the watch has begun.
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    Ok(stream)
+}
+
+/// All that is left of an answer.
+fn rest(mut stream: TcpStream) -> Result<String> {
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A watch of before the users, and a request that is sent slowly, are no ways around them.
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_watches_and_writes_end_with_what_was_shown_for_them() -> Result<()> {
+    let arguments = [CHEAP[0], CHEAP[1], "--enable-v2=true"];
+    let cluster = Cluster::start(1, &arguments).await?;
+    let member = &cluster.members[0];
+    let address = member.client_address();
+    let watch = "/v2/keys/?wait=true&stream=true&recursive=true";
+    let of_anybody = ask(&address, watch, "")?;
+    let root = Session::enable(member).await?;
+    let shown = "Authorization: Basic cm9vdDpwdw==\r\n";
+    let of_root = ask(&address, watch, shown)?;
+    let mut slow = TcpStream::connect(&address)?;
+    slow.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        slow,
+        "PUT /v2/keys/late HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{shown}\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\nval"
+    )?;
+    let put = |password: &str, value: &str| {
+        let headers = format!(
+            "Authorization: Basic {password}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        );
+        http::request_with(&address, "PUT", "/v2/keys/a", &headers, value)
+    };
+    assert_eq!(put("cm9vdDpwdw==", "value=first")?.status, 201);
+    let text = rest(of_anybody)?;
+    ensure!(!text.contains("first"), "{text}");
+    let change = AuthUserChangePasswordRequest {
+        name: "root".into(),
+        password: "new".into(),
+        ..AuthUserChangePasswordRequest::default()
+    };
+    root.auth().user_change_password(root.with(change)).await?;
+    assert_eq!(put("cm9vdDpuZXc=", "value=second")?.status, 200);
+    let text = rest(of_root)?;
+    ensure!(text.contains("first") && !text.contains("second"), "{text}");
+    slow.write_all(b"ue=2")?;
+    let text = rest(slow)?;
+    ensure!(text.starts_with("HTTP/1.1 401 "), "{text}");
     Ok(())
 }
 

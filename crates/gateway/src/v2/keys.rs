@@ -40,8 +40,10 @@ pub(super) async fn serve(State(api): State<Arc<Api>>, request: Request) -> Resp
     if !is_known {
         return error::method_not_allowed("HEAD,GET,PUT,POST,DELETE");
     }
-    let passed = guard::admit(&api, request.headers()).await;
+    let headers = request.headers().clone();
     let asked = asked(request).await;
+    // Behind the body, which may take as long as the client likes: what is shown must hold now.
+    let passed = guard::admit(&api, &headers).await;
     let mut response = match (asked, passed) {
         (Err(error), _) => error::of_keys(&error, 0),
         (Ok(_), None) => {
@@ -114,7 +116,10 @@ async fn answer(api: &Api, asked: Asked, passed: &Passed) -> Result<Response, St
             recursive,
             stream,
             since,
-        } => watch(api, api.tree.watch(path, recursive, since).await?, stream),
+        } => {
+            let watching = api.tree.watch(path, recursive, since, as_root);
+            watch(api, watching.await?, stream)
+        }
     })
 }
 

@@ -50,12 +50,14 @@ pub trait V2: Send + Sync + 'static {
         quorum: bool,
     ) -> BoxFuture<'_, Result<V2Reply, String>>;
 
-    /// Watches a path from the index `since` on; zero means what comes next.
+    /// Watches a path from the index `since` on; zero means what comes next. `as_root`: the client
+    /// is root.
     fn watch(
         &self,
         path: Bytes,
         recursive: bool,
         since: u64,
+        as_root: bool,
     ) -> BoxFuture<'_, Result<V2Watching, String>>;
 
     /// The committed log index and the term.

@@ -11,6 +11,7 @@ use kvd_mvcc::{Delivery, RangeOptions, Store, WatchOptions, WatchStream};
 use prost::Message;
 
 use crate::apply::v2::{self, History};
+use crate::auth::{Caller, Held, ROOT_USER};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::services::off_thread;
@@ -27,11 +28,15 @@ pub struct Wish {
     pub recursive: bool,
     /// The first index wanted; zero means what comes next.
     pub since: u64,
+    /// Whether the client has shown that it is root, as it must while users are in force.
+    pub as_root: bool,
 }
 
 /// A watch that was started. It is counted until it is dropped.
 pub struct Watch {
     core: Arc<Core>,
+    /// On whose behalf.
+    held: Held,
     wish: Wish,
     /// Events of the history that are still to be looked at, oldest first.
     kept: VecDeque<Bytes>,
@@ -50,6 +55,11 @@ pub(super) async fn start(
     mut wish: Wish,
 ) -> Result<(Result<Watch, V2Error>, u64)> {
     wish.path = v2::clean(&wish.path);
+    let caller = wish.as_root.then(|| Caller {
+        user: ROOT_USER.into(),
+        revision: core.auth().view().revision(),
+    });
+    let held = Held::new(core.auth(), caller);
     let since = i64::try_from(wish.since).unwrap_or(i64::MAX);
     let mut live = core.store().watch_stream();
     let (key, range_end) = v2::ring();
@@ -79,6 +89,7 @@ pub(super) async fn start(
     core.metrics().v2.watcher(1);
     let watch = Watch {
         core,
+        held,
         wish,
         kept,
         at: current,
@@ -98,11 +109,18 @@ fn kept(store: &Store, current: i64, since: i64) -> Result<History> {
 }
 
 impl Watch {
-    /// Waits for the next event that the watch is for; none when the member stops or when the
-    /// client was so slow that what it needs next is gone.
+    /// Waits for the next event that the watch is for; none when the member stops, when the client
+    /// was so slow that what it needs next is gone, and when it may not see the tree any more.
     ///
     /// Errors: faults of the store.
     pub async fn next(&mut self) -> Result<Option<V2Event>> {
+        let event = self.find().await?;
+        let (key, range_end) = v2::ring();
+        let may_see = self.held.check(self.core.auth(), &key, &range_end).is_ok();
+        Ok(event.filter(|_| may_see))
+    }
+
+    async fn find(&mut self) -> Result<Option<V2Event>> {
         if !self.kept.is_empty() {
             let kept = std::mem::take(&mut self.kept);
             let (wish, at) = (self.wish.clone(), self.at);
