@@ -7,6 +7,7 @@ mod cluster;
 mod gateway;
 mod jwt;
 mod keys;
+mod late;
 mod locks;
 mod prompts;
 mod rpcs;

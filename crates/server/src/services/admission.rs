@@ -1,6 +1,7 @@
 //! What is decided about a gRPC call before any service sees it: whether this version has the
 //! RPC, whether a learner may answer it, whether the caller wants a leader to exist; and while auth
-//! is on, who calls and whether they may call it at all ([`crate::auth::RULES`]).
+//! is on, who calls and whether they may call it at all ([`crate::auth::RULES`]). That is asked
+//! again at the end of the message ([`super::guarded`]).
 //!
 //! Source: etcd `server/etcdserver/api/v3rpc/interceptor.go`.
 
@@ -10,12 +11,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body as HttpBody;
 use kvd_api::error::{WireError, internal, too_large};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::guarded::{Guard, Guarded};
 use crate::audit::{Entry, Pending};
 use crate::auth::{Caller, Credentials, Rule, Unidentified};
 use crate::core::Core;
@@ -78,12 +82,16 @@ fn admit<B>(
     Ok(())
 }
 
+/// The call with `guard` at the end of its message.
+fn guarded<B>(request: Request<B>, guard: Option<Guard>) -> Request<Guarded<B>> {
+    request.map(|body| Guarded::new(body, guard))
+}
+
 impl<S> Admission<S> {
-    /// The rule of a call, and what it shows.
-    fn shown<B>(&self, request: &Request<B>) -> (Rule, Credentials) {
+    /// What a call shows.
+    fn shown<B>(&self, request: &Request<B>) -> Credentials {
         let by_certificate = self.core.auth().by_certificate();
-        let credentials = Credentials::of(request.headers(), request.extensions(), by_certificate);
-        (Rule::of(request.uri().path()), credentials)
+        Credentials::of(request.headers(), request.extensions(), by_certificate)
     }
 
     fn identify(
@@ -182,9 +190,13 @@ fn code(response: &Response<Body>) -> Code {
 /// Futures are not boxed on the way, since every call passes here: those inside must be `Unpin`.
 impl<S, B> Service<Request<B>> for Admission<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Guarded<B>>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Unpin + Send,
-    B: Send + 'static,
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -207,13 +219,22 @@ where
             return Reply::Refused(Some(status), written);
         }
         let limit = self.core.config().request_bytes_max + limits::REQUEST_OVERHEAD_BYTES;
+        let rule = Rule::of(request.uri().path());
         if !self.core.auth().is_enabled() {
-            return Reply::Admitted(self.inner.call(request), limit, written);
+            let guard = Guard::new(&self.core, rule, Credentials::default(), None);
+            let reply = self.inner.call(guarded(request, guard));
+            return Reply::Admitted(reply, limit, written);
         }
-        let (rule, credentials) = self.shown(&request);
+        // Before it is asked who calls: a change in between is seen at the end of the message.
+        let revision = Some(self.core.auth().view().revision());
+        let credentials = self.shown(&request);
         match self.identify(rule, &credentials) {
             Ok(caller) => match admit(&self.core, rule, caller, &mut request) {
-                Ok(()) => Reply::Admitted(self.inner.call(request), limit, written),
+                Ok(()) => {
+                    let guard = Guard::new(&self.core, rule, credentials, revision);
+                    let reply = self.inner.call(guarded(request, guard));
+                    Reply::Admitted(reply, limit, written)
+                }
                 Err(refusal) => Reply::Refused(Some(refusal), written),
             },
             Err(Unidentified::Invalid) => {
@@ -226,7 +247,10 @@ where
                     let admitted =
                         identified.and_then(|caller| admit(&core, rule, caller, &mut request));
                     match admitted {
-                        Ok(()) => inner.call(request).await,
+                        Ok(()) => {
+                            let guard = Guard::new(&core, rule, credentials, revision);
+                            inner.call(guarded(request, guard)).await
+                        }
                         Err(refusal) => Ok(refusal.into_http()),
                     }
                 };

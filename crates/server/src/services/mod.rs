@@ -5,6 +5,7 @@ pub mod auth;
 pub mod cluster;
 mod downgrade;
 pub mod election;
+pub mod guarded;
 pub mod header;
 pub mod kv;
 mod leader_check;
