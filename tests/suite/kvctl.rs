@@ -74,6 +74,23 @@ async fn a_watch_prints_runs_its_command_and_survives_its_member() -> Result<()>
     Ok(())
 }
 
+/// Every `progress` behind a `watch` is answered: the server has the watch when it is asked.
+#[tokio::test]
+async fn progress_asked_for_right_behind_a_watch_is_told() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(1, &[]).await?;
+    let script =
+        r#"(printf 'watch k\nprogress\n'; exec sleep 1000) | "$0" --endpoints "$1" watch -i"#;
+    for turn in 0..5 {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(binary("kvctl")?);
+        command.arg(cluster.members[0].client_url());
+        let mut watch = Process::start(command, folder.path(), &format!("progress{turn}"))?;
+        watch.wait_log("progress notify: ", LONG).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_watch_from_compacted_history_exits_5() -> Result<()> {
     let cluster = Cluster::start(1, &[]).await?;

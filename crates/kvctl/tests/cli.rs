@@ -514,7 +514,7 @@ fn variables_of_watch_stand_for_its_key_and_nothing_else() {
 
 #[test]
 fn interactive_lines_that_make_no_sense_are_told() {
-    let input = "bogus\n\nwatch\nwatch a b --prefix\n";
+    let input = "bogus\n\nwatch\nwatch a b --prefix\nwatch -- echo\n";
     let ended = run_with_input(&["watch", "-i"], input);
     assert_eq!((ended.code, &ended.out[..]), (Some(3), ""));
     assert_eq!(
@@ -523,6 +523,7 @@ fn interactive_lines_that_make_no_sense_are_told() {
          Invalid command:  (watch and progress supported)\n\
          Invalid command watch (command type or key is not provided)\n\
          Invalid command watch a b --prefix (`range_end` and `--prefix` are mutually exclusive)\n\
+         Invalid command watch -- echo (bad number of arguments)\n\
          Error: error reading watch request line: EOF\n"
     );
     let ended = run_with_input(&["watch", "-i"], "watch a --bad\n");

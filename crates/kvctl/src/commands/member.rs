@@ -147,7 +147,62 @@ fn urls(flag: &str) -> Result<Vec<String>, Failure> {
     if flag.is_empty() {
         return Err(Failure::bad_args("member peer urls not provided"));
     }
-    Ok(flag.split(',').map(str::to_owned).collect())
+    let checked = |url: &str| {
+        let checked = check_url(url).map(|()| url.to_owned());
+        checked.map_err(Failure::error)
+    };
+    flag.split(',').map(checked).collect()
+}
+
+/// Refuses what cannot be a member's URL, in the words of etcd's client: a server asks this of a
+/// member that is added, and takes whatever an update names.
+///
+/// Source: etcd `client/pkg/types/urls.go`; Go `net/url`.
+fn check_url(text: &str) -> Result<(), String> {
+    let text = text.trim();
+    let cannot_be_read = |why: &str| format!("parse {}: {why}", quote(text.as_bytes()));
+    let unknown_scheme = || format!("URL scheme must be http, https, unix, or unixs: {text}");
+    if text.chars().any(|c| c.is_ascii_control()) {
+        return Err(cannot_be_read("net/url: invalid control character in URL"));
+    }
+    let (scheme, rest) = text.split_once(':').ok_or_else(unknown_scheme)?;
+    match &scheme.to_ascii_lowercase()[..] {
+        "http" | "https" => {}
+        "unix" | "unixs" => return Ok(()),
+        "" => return Err(cannot_be_read("missing protocol scheme")),
+        other if other.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+            return Err(unknown_scheme());
+        }
+        _ => {
+            return Err(cannot_be_read(
+                "first path segment in URL cannot contain colon",
+            ));
+        }
+    }
+    let authority = rest.strip_prefix("//").unwrap_or_default();
+    let (authority, behind) = match authority.find(['/', '?', '#']) {
+        Some(end) => authority.split_at(end),
+        None => (authority, ""),
+    };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    if host.contains(' ') {
+        return Err(cannot_be_read("invalid character \" \" in host name"));
+    }
+    let name_ends = host.find(']').unwrap_or(0);
+    let Some(colon) = host[name_ends..].find(':') else {
+        return Err(format!(
+            "URL address does not have the form \"host:port\": {text}"
+        ));
+    };
+    let port = &host[name_ends + colon..];
+    if !port[1..].bytes().all(|byte| byte.is_ascii_digit()) {
+        let port = quote(port.as_bytes());
+        return Err(cannot_be_read(&format!("invalid port {port} after host")));
+    }
+    if behind.starts_with('/') {
+        return Err(format!("URL must not contain a path: {text}"));
+    }
+    Ok(())
 }
 
 fn member_id(words: &[OsString]) -> Result<u64, Failure> {
@@ -156,4 +211,59 @@ fn member_id(words: &[OsString]) -> Result<u64, Failure> {
     };
     number::parse_uint(&word.to_string_lossy(), 16)
         .map_err(|why| Failure::bad_args(format!("bad member ID arg ({why}), expecting ID in Hex")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_url;
+
+    #[test]
+    fn what_cannot_be_a_members_url_is_refused_in_etcdctls_words() {
+        for url in [
+            "http://[::1]:5",
+            "http://a:",
+            "HTTP://a:1",
+            " https://a:1",
+            "http://u@a:1",
+            "unix:///x",
+        ] {
+            assert_eq!(check_url(url), Ok(()), "{url}");
+        }
+        for (url, why) in [
+            ("foo", "URL scheme must be http, https, unix, or unixs: foo"),
+            ("", "URL scheme must be http, https, unix, or unixs: "),
+            (
+                "localhost:2380",
+                "URL scheme must be http, https, unix, or unixs: localhost:2380",
+            ),
+            (
+                "127.0.0.1:2380",
+                "parse \"127.0.0.1:2380\": first path segment in URL cannot contain colon",
+            ),
+            (":foo", "parse \":foo\": missing protocol scheme"),
+            (
+                "http://a",
+                "URL address does not have the form \"host:port\": http://a",
+            ),
+            (
+                "http://[::1]",
+                "URL address does not have the form \"host:port\": http://[::1]",
+            ),
+            (
+                "http:a:1",
+                "URL address does not have the form \"host:port\": http:a:1",
+            ),
+            (
+                "http://a:b",
+                "parse \"http://a:b\": invalid port \":b\" after host",
+            ),
+            (
+                "http://a b:1",
+                "parse \"http://a b:1\": invalid character \" \" in host name",
+            ),
+            ("http://a:1/", "URL must not contain a path: http://a:1/"),
+        ] {
+            assert_eq!(check_url(url), Err(why.to_owned()), "{url}");
+        }
+    }
 }

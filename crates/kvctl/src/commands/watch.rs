@@ -7,7 +7,7 @@ use std::io::BufRead as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use kvd_client::pb::ResponseHeader;
-use kvd_client::{Error, EventType, Watch, WatchOptions, WatchResponse, WatchStream};
+use kvd_client::{Error, EventType, Watch, WatchOptions, WatchResponse};
 use tokio::sync::mpsc;
 
 use super::child;
@@ -199,8 +199,21 @@ async fn interactive(globals: &Globals, args: &WatchArgs, to: &mut Streams<'_>) 
                 })?;
                 match interpret(&line, args)? {
                     Asked::Watch(key, options, command) => {
-                        let task = forward(stream.clone(), key, options, command);
-                        tokio::spawn(task(responses.clone()));
+                        let begin = stream.watch(key, options);
+                        let mut begin = std::pin::pin!(begin);
+                        // The next line may be `progress`, which a server passes over as long as
+                        // it does not have the watch. What others bring is printed meanwhile:
+                        // they share the stream, which stands still when nobody reads.
+                        let begun = loop {
+                            tokio::select! {
+                                begun = &mut begin => break begun,
+                                next = printed.recv() => if let Some((next, command)) = next {
+                                    show(&session, next, &command, to).await?;
+                                },
+                            }
+                        };
+                        let events = begun.map_or_else(Events::Refused, Events::On);
+                        tokio::spawn(forward(events, command, responses.clone()));
                     }
                     Asked::Progress => stream.request_progress().await?,
                     Asked::Nothing(told) => writeln!(to.err, "{told}")?,
@@ -210,27 +223,14 @@ async fn interactive(globals: &Globals, args: &WatchArgs, to: &mut Streams<'_>) 
     }
 }
 
-/// Begins a watch and passes on what it brings.
-fn forward(
-    stream: WatchStream,
-    key: Vec<u8>,
-    options: WatchOptions,
-    command: Vec<OsString>,
-) -> impl FnOnce(mpsc::Sender<Next>) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-    move |responses| {
-        Box::pin(async move {
-            let mut events = match stream.watch(key, options).await {
-                Ok(watch) => Events::On(watch),
-                Err(error) => Events::Refused(error),
-            };
-            loop {
-                let next = events.next().await;
-                let is_last = next.is_err();
-                if responses.send((next, command.clone())).await.is_err() || is_last {
-                    return;
-                }
-            }
-        })
+/// Passes on what a watch brings.
+async fn forward(mut events: Events, command: Vec<OsString>, responses: mpsc::Sender<Next>) {
+    loop {
+        let next = events.next().await;
+        let is_last = next.is_err();
+        if responses.send((next, command.clone())).await.is_err() || is_last {
+            return;
+        }
     }
 }
 
@@ -265,6 +265,10 @@ fn interpret(line: &[u8], args: &WatchArgs) -> Result<Asked, Failure> {
     if asked.is_separated && asked.command.is_empty() {
         let message = "bad number of arguments (found separator --, but no commands)";
         return Err(Failure::bad_args(message));
+    }
+    if asked.is_separated && asked.keys.is_empty() && args.env_key.is_none() {
+        let told = format!("Invalid command {shown} (bad number of arguments)");
+        return Ok(Asked::Nothing(told));
     }
     asked.env_key = args.env_key.clone();
     asked.env_range_end = args.env_range_end.clone();
