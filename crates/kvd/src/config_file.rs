@@ -4,11 +4,12 @@
 //! `peer-transport-security`, `socket-options` and `discovery-config`. A file replaces flags and
 //! environment altogether. Keys that are not known are passed over, as etcd does, but named.
 //!
-//! Differs from etcd: a duration may also be written as text (`5s`), not only in nanoseconds.
+//! Differs from etcd: a duration may also be written as text (`5s`), not only in nanoseconds; and a
+//! key that stands there twice is refused.
 
 use std::path::Path;
 
-use serde_yaml_ng::{Mapping, Value};
+use serde_yaml_ng::{Mapping, Number, Value};
 
 use crate::error::{Error, Result};
 use crate::flags::parse::{Assignments, Source};
@@ -137,11 +138,13 @@ fn text_of(key: &str, flag: &Flag, value: &Value) -> Result<Option<String>> {
     };
     let text = match (flag.kind, value) {
         (_, Value::Null) => return Ok(None),
-        (Kind::Bool | Kind::Bare, Value::Bool(on)) => on.to_string(),
-        (Kind::Bool | Kind::Bare, _) => return Err(shape("true or false")),
-        (Kind::Int | Kind::Uint | Kind::Uint32, Value::Number(number)) => number.to_string(),
+        (Kind::Bool | Kind::Bare, value) => {
+            let on = truth(value).ok_or_else(|| shape("true or false"))?;
+            on.to_string()
+        }
+        (Kind::Int | Kind::Uint | Kind::Uint32, Value::Number(number)) => whole(number),
         (Kind::Int | Kind::Uint | Kind::Uint32, _) => return Err(shape("a whole number")),
-        (Kind::Duration, Value::Number(number)) => format!("{number}ns"),
+        (Kind::Duration, Value::Number(number)) => format!("{}ns", whole(number)),
         (Kind::Duration, Value::String(text)) if value::duration(text).is_some() => text.clone(),
         (Kind::Duration, _) => return Err(shape("a duration in nanoseconds")),
         (Kind::List, Value::Sequence(items)) => {
@@ -155,6 +158,28 @@ fn text_of(key: &str, flag: &Flag, value: &Value) -> Result<Option<String>> {
         Kind::Urls | Kind::List | Kind::Origins | Kind::Choice(_)
     );
     Ok((!(text.is_empty() && empty_is_default)).then_some(text))
+}
+
+/// A boolean; etcd reads YAML 1.1, whose words for them are text in YAML 1.2.
+fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(on) => Some(*on),
+        Value::String(word) => match &word[..] {
+            "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
+            "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A number's digits. Templates write large ones as `8.589934592e+09`, which is a whole number to
+/// etcd.
+fn whole(number: &Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float.fract() == 0.0 => format!("{float:.0}"),
+        _ => number.to_string(),
+    }
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -284,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn reads_the_booleans_of_yaml_11_and_whole_numbers_however_written() {
+        let read = parsed(
+            "pre-vote: no\nstrict-reconfig-check: Off\nenable-pprof: yes\nunsafe-no-fsync: on\n\
+             quota-backend-bytes: 8.589934592e+09\ngrpc-keepalive-interval: 3e9\n",
+        )
+        .expect("parse");
+        assert_eq!(read.get("pre-vote"), "false");
+        assert_eq!(read.get("strict-reconfig-check"), "false");
+        assert_eq!(read.get("enable-pprof"), "true");
+        assert_eq!(read.get("unsafe-no-fsync"), "true");
+        assert_eq!(read.get("quota-backend-bytes"), "8589934592");
+        assert_eq!(
+            value::duration(read.get("grpc-keepalive-interval")),
+            Some(3_000_000_000)
+        );
+    }
+
+    #[test]
     fn complains_about_shapes() {
         for text in [
             "heartbeat-interval: x",
@@ -304,6 +347,10 @@ mod tests {
         ));
         assert!(matches!(
             parsed("heartbeat-interval: -1"),
+            Err(Error::FileValue { .. })
+        ));
+        assert!(matches!(
+            parsed("heartbeat-interval: 100.5"),
             Err(Error::FileValue { .. })
         ));
         assert!(matches!(

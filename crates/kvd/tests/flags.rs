@@ -603,6 +603,10 @@ fn values_become_types() {
         hours,
         AutoCompaction::Periodic(std::time::Duration::from_secs(7200))
     );
+    for warn in ["warn", "warning", "Warning"] {
+        let settings = run(&format!("--log-level={warn}")).expect(warn);
+        assert_eq!(settings.log.level, LogLevel::Warn, "{warn}");
+    }
     for bad in ["5x", "-5", "-5m"] {
         let (code, _) = complaint(&format!("--auto-compaction-retention={bad}"));
         assert_eq!(code, 1, "{bad}");

@@ -436,7 +436,7 @@ fn log_settings(given: &mut Assignments) -> Result<LogSettings> {
     let level = match given.get("log-level").to_ascii_lowercase().as_str() {
         "debug" => LogLevel::Debug,
         "info" | "" => LogLevel::Info,
-        "warn" => LogLevel::Warn,
+        "warn" | "warning" => LogLevel::Warn,
         "error" => LogLevel::Error,
         "dpanic" | "panic" | "fatal" => LogLevel::Fatal,
         _ => return Err(Setting::LogLevel(given.get("log-level").to_owned()).into()),
