@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 const DEFAULT_URL: &str = "http://localhost:2380";
 
 /// An administrative command line tool for kvd's data and etcd's snapshots.
 #[derive(Debug, Parser)]
-#[command(name = "kvutl", infer_subcommands = true, disable_version_flag = true)]
+#[command(
+    name = "kvutl",
+    infer_subcommands = true,
+    disable_version_flag = true,
+    // As in etcdutl, the last one of a flag counts.
+    args_override_self = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -86,7 +92,7 @@ pub(crate) enum DumpCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
     /// Gets the status of a given snapshot file: hash, revision, total keys, total size, version
-    Status { filename: PathBuf },
+    Status { filename: Vec<PathBuf> },
     /// Restores a snapshot of etcd or kvd to a kvd data directory
     Restore(Restore),
     /// Saves a snapshot of a stopped member's data directory; kvctl does it of one that runs
@@ -107,7 +113,7 @@ pub(crate) struct Save {
 
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    pub(crate) filename: PathBuf,
+    pub(crate) filename: Vec<PathBuf>,
     /// Path to the output data directory
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
@@ -127,7 +133,13 @@ pub(crate) struct Restore {
     #[arg(long, default_value = "default")]
     pub(crate) name: String,
     /// Ignore snapshot integrity hash value (required if copied from a data directory of etcd)
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(
+        default_value = "false",
+        default_missing_value = "true",
+        hide_default_value = true
+    )]
+    #[arg(value_name = "BOOL", value_parser = boolean)]
     pub(crate) skip_hash_check: bool,
     /// Accepted for etcdutl's sake: nothing is mapped into memory
     #[arg(long, default_value_t = 0)]
@@ -137,9 +149,26 @@ pub(crate) struct Restore {
     pub(crate) bump_revision: u64,
     /// Mark the latest revision after restore as the point of scheduled compaction (required if
     /// --bump-revision > 0, disallowed otherwise)
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(
+        default_value = "false",
+        default_missing_value = "true",
+        hide_default_value = true
+    )]
+    #[arg(value_name = "BOOL", value_parser = boolean)]
     pub(crate) mark_compacted: bool,
     /// The store's engine: redb or sled. A member keeps the one it was made with
     #[arg(long, default_value = "redb")]
     pub(crate) storage_engine: kvd_mvcc::EngineKind,
+}
+
+/// A boolean as Go reads it: flags may be bare or have `=true`, as in scripts for etcdutl.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {text:?}: invalid syntax"
+        )),
+    }
 }

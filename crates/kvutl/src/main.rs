@@ -12,9 +12,11 @@ mod failure;
 mod print;
 
 use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command, DumpCommand, SnapshotCommand};
@@ -23,15 +25,7 @@ use failure::{Failure, Outcome};
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = match error.use_stderr() {
-                true => failure::ERROR,
-                false => failure::SUCCESS,
-            };
-            // Nothing is left to do when stderr is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(error) => return refused(&error),
     };
     let filter = EnvFilter::try_from_env("KVUTL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -53,13 +47,52 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says what the words cannot mean, or gives the help that they ask for.
+fn refused(error: &clap::Error) -> ExitCode {
+    // Nothing is left to do when stderr is gone.
+    if names_no_format(error) {
+        let _ = writeln!(io::stderr(), "Error: unsupported output format");
+        return ExitCode::from(failure::BAD_FEATURE);
+    }
+    let _ = error.print();
+    ExitCode::from(match error.use_stderr() {
+        true => failure::ERROR,
+        false => failure::SUCCESS,
+    })
+}
+
+/// Whether `--write-out` has a value that is no format, which has an exit code of its own.
+fn names_no_format(error: &clap::Error) -> bool {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => &text[..],
+        _ => "",
+    };
+    error.kind() == ErrorKind::InvalidValue
+        && text(ContextKind::InvalidArg).starts_with("--write-out")
+        && !text(ContextKind::InvalidValue).is_empty()
+}
+
+/// The one file that a command of `snapshot` is about.
+fn only<'a>(files: &'a [PathBuf], command: &str) -> Outcome<&'a Path> {
+    match files {
+        [file] => Ok(file),
+        _ => Err(Failure::with_code(
+            failure::BAD_ARGS,
+            format!("snapshot {command} requires exactly one argument"),
+        )),
+    }
+}
+
 fn run(cli: &Cli, out: &mut dyn Write) -> Outcome {
     let format = cli.write_out;
     match &cli.command {
         Command::Snapshot(SnapshotCommand::Status { filename }) => {
-            print::status(&commands::status::status(filename)?, format, out)
+            let file = only(filename, "status")?;
+            print::status(&commands::status::status(file)?, format, out)
         }
-        Command::Snapshot(SnapshotCommand::Restore(restore)) => commands::restore::run(restore),
+        Command::Snapshot(SnapshotCommand::Restore(restore)) => {
+            commands::restore::run(only(&restore.filename, "restore")?, restore)
+        }
         Command::Snapshot(SnapshotCommand::Save(save)) => {
             commands::save::run(save, cli.timeout, out)
         }

@@ -380,8 +380,28 @@ fn directories_in_use_and_members_that_make_no_sense_are_refused() {
         "Error: --mark-compacted required if --revision-bump > 0\n"
     );
     fail(&restore(&file, &other, &["--bump-revision", "5"]), 128);
-    fail(&kvutl(&["snapshot", "restore"]), 1);
-    fail(&kvutl(&["snapshot", "status", "x", "-w", "yaml"]), 1);
+    for command in ["restore", "status"] {
+        let text = fail(&kvutl(&["snapshot", command]), 128);
+        let message = format!("Error: snapshot {command} requires exactly one argument\n");
+        assert_eq!(text, message);
+    }
+    let text = fail(&kvutl(&["snapshot", "status", "x", "-w", "yaml"]), 4);
+    assert_eq!(text, "Error: unsupported output format\n");
+}
+
+/// Go's flags: the last one counts, and a boolean may have a value.
+#[test]
+fn flags_are_read_as_etcdutl_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_source, file) = small(dir.path());
+    let content = fs::read(&file).unwrap();
+    fs::write(&file, &content[..content.len() - 32]).unwrap();
+    let data = dir.path().join("data");
+    let more = ["--skip-hash-check", "--skip-hash-check=false"];
+    let text = fail(&restore(&file, &data, &more), 1);
+    assert!(text.contains("--skip-hash-check=false"), "{text}");
+    let more = ["--mark-compacted=f", "--skip-hash-check=true"];
+    succeed(&restore(&file, &data, &more));
 }
 
 #[test]

@@ -4,30 +4,29 @@
 //! `server/config/config.go`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kvd_server::backup;
-use url::Url;
+use kvd_server::{backup, urls};
 
 use crate::args::Restore;
 use crate::failure::{BAD_ARGS, Failure, Outcome};
 
 type Cluster = BTreeMap<String, Vec<String>>;
 
-pub(crate) fn run(args: &Restore) -> Outcome {
+pub(crate) fn run(file: &Path, args: &Restore) -> Outcome {
     if (args.bump_revision > 0) != args.mark_compacted {
         let message = "--mark-compacted required if --revision-bump > 0";
         return Err(Failure::with_code(BAD_ARGS, message));
     }
-    let urls = peer_urls(&args.initial_advertise_peer_urls)?;
+    let own = peer_urls(&args.initial_advertise_peer_urls)?;
     let initial_cluster = cluster(&args.initial_cluster)?;
-    verify(&args.name, &urls, &initial_cluster)?;
+    verify(&args.name, &own, &initial_cluster)?;
     let data_dir = match &args.data_dir {
         Some(dir) => dir.clone(),
         None => PathBuf::from(format!("{}.etcd", args.name)),
     };
     let restore = backup::Restore {
-        snapshot: args.filename.clone(),
+        snapshot: file.to_owned(),
         skip_hash_check: args.skip_hash_check,
         data_dir: data_dir.clone(),
         wal_dir: args.wal_dir.clone(),
@@ -40,7 +39,7 @@ pub(crate) fn run(args: &Restore) -> Outcome {
     let wal_dir = args.wal_dir.clone();
     let wal_dir = wal_dir.unwrap_or_else(|| data_dir.join("member").join("wal"));
     tracing::info!(
-        path = %args.filename.display(),
+        path = %file.display(),
         wal_dir = %wal_dir.display(),
         data_dir = %data_dir.display(),
         "restoring snapshot"
@@ -52,23 +51,8 @@ pub(crate) fn run(args: &Restore) -> Outcome {
 
 /// Splits a list of URLs and checks each; the order is that of their text, as in etcd.
 fn peer_urls(text: &str) -> Outcome<Vec<String>> {
-    let mut urls = Vec::new();
-    for text in text.split(',') {
-        let text = text.trim();
-        let url = Url::parse(text)
-            .map_err(|error| Failure::new(format!("URL {text:?} cannot be read: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https" | "unix" | "unixs") {
-            return Err(Failure::new(format!(
-                "URL scheme must be http, https, unix, or unixs: {text}"
-            )));
-        }
-        if url.scheme().starts_with("http") && !matches!(url.path(), "" | "/") {
-            return Err(Failure::new(format!("URL must not contain a path: {text}")));
-        }
-        urls.push(text.trim_end_matches('/').to_owned());
-    }
-    urls.sort();
-    Ok(urls)
+    let texts: Vec<String> = text.split(',').map(str::to_owned).collect();
+    Ok(urls::canonical(&texts)?)
 }
 
 /// Reads `name=url,name=url`; a name may come again with another URL.
@@ -165,5 +149,9 @@ mod tests {
         assert!(verify("a", &urls("http://h1:2380"), &twice).is_err());
         assert!(super::cluster("http://h1:2380").is_err());
         assert!(super::cluster("a=ftp://h1:2380").is_err());
+        assert_eq!(
+            peer_urls("http://h1").unwrap_err().to_string(),
+            "URL address does not have the form \"host:port\": http://h1"
+        );
     }
 }
