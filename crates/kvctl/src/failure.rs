@@ -4,6 +4,7 @@
 
 use std::io;
 
+use kvd_api::error::WireError;
 use kvd_client::Error;
 
 /// All went well.
@@ -98,6 +99,12 @@ pub(crate) fn text(error: &Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// Whether the user or the password is wrong. etcdctl finds that out before it asks anything, so
+/// that it is one failure, whatever was to be asked, and of how many endpoints.
+pub(crate) fn is_refused_login(error: &Error) -> bool {
+    matches!(error, Error::Login(_)) && error.wire() == Some(WireError::AuthFailed)
 }
 
 /// What else helps: where was tried, what came of it, what to do.

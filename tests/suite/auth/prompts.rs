@@ -78,3 +78,27 @@ async fn a_password_is_asked_for_and_not_shown_however_fast_the_answer() -> Resu
     }
     Ok(())
 }
+
+/// etcdctl finds out before it asks anything, so that it is one failure with one exit code.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_one_failure_of_every_command() -> Result<()> {
+    let (cluster, _root, _alice) = one_member().await?;
+    let member = &cluster.members[0];
+    for command in [
+        &["get", "k"][..],
+        &["watch", "k"],
+        &["defrag"],
+        &["endpoint", "status"],
+        &["endpoint", "hashkv"],
+        &["lease", "grant", "60"],
+    ] {
+        let output = member.kvctl(&[&["--user", "root:wrong"][..], command].concat())?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(2), "{command:?}: {output:?}");
+        ensure!(
+            text == "Error: etcdserver: authentication failed, invalid user ID or password\n",
+            "{command:?}: {text}"
+        );
+    }
+    Ok(())
+}

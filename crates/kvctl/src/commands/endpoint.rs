@@ -142,6 +142,9 @@ async fn hashkv(
 
 /// Tells that one endpoint gave no answer; the others are asked all the same.
 fn missed(to: &mut Streams<'_>, what: &str, endpoint: &str, err: Error) -> Result<Error, Failure> {
+    if failure::is_refused_login(&err) {
+        return Err(err.into());
+    }
     let why = failure::text(&err);
     writeln!(
         to.err,

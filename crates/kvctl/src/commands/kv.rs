@@ -56,11 +56,14 @@ pub(super) fn get_request(args: &GetArgs) -> Result<(Bytes, GetOptions), Failure
     if is_serializable(&args.consistency)? {
         options = options.serializable();
     }
+    let span = span(args.keys.get(1), args.prefix, args.from_key)?;
+    // The order is what etcdctl complains of first.
+    let order = sort_order(&args.order)?;
     options = options
-        .span(span(args.keys.get(1), args.prefix, args.from_key)?)
+        .span(span)
         .limit(args.limit)
         .revision(args.rev.max(0))
-        .sort(sort_target(&args.sort_by)?, sort_order(&args.order)?);
+        .sort(sort_target(&args.sort_by)?, order);
     if args.keys_only {
         options = options.keys_only();
     }

@@ -101,6 +101,9 @@ fn lease_id(word: &str) -> Result<i64, Failure> {
 
 /// A request's error in brackets behind what was tried, as etcdctl words it for leases.
 fn failed(what: &str, error: kvd_client::Error) -> Failure {
+    if failure::is_refused_login(&error) {
+        return error.into();
+    }
     let failure = Failure::from(error);
     Failure::error(format!("{what} ({})", failure.message)).with_details(failure.details)
 }

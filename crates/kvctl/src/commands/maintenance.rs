@@ -27,6 +27,7 @@ pub(super) async fn defrag(globals: &Globals, args: &DefragArgs, to: &mut Stream
                 writeln!(to.out, "{text}")?;
                 to.out.flush()?;
             }
+            Err(err) if failure::is_refused_login(&err) => return Err(err.into()),
             Err(err) => {
                 has_failed = true;
                 let why = failure::text(&err);

@@ -41,6 +41,7 @@ pub(super) async fn run(globals: &Globals, args: &WatchArgs, to: &mut Streams<'_
     let client = session.client.with_required_leader();
     let mut events = match client.watch(key, options).await {
         Ok(watch) => Events::On(watch),
+        Err(error) if failure::is_refused_login(&error) => return Err(error.into()),
         Err(error) => Events::Refused(error),
     };
     loop {
