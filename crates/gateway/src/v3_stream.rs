@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use kvd_api::error::unknown;
 use prost_reflect::MessageDescriptor;
 
 use crate::call::Replies;
@@ -71,7 +72,8 @@ impl Requests {
 /// The body of a call: `first`, then what `requests` hold, each read as a message of type `input`.
 ///
 /// As in etcd, a request after the first that cannot be read ends the requests, not the call: what
-/// was asked before it is still answered.
+/// was asked before it is still answered. But when the body itself breaks off, the client is gone:
+/// nothing else says so while there is no reply to write, and a watch would stay open for ever.
 pub(crate) fn frames(
     gateway: Arc<Gateway>,
     input: MessageDescriptor,
@@ -90,6 +92,10 @@ pub(crate) fn frames(
                 });
                 match next {
                     Ok(next) => next?,
+                    Err(Error::Body(cause)) => {
+                        // Not CANCELLED, which tonic takes for the end of the requests.
+                        return Some((Err(unknown(cause)), (gateway, input, None, requests)));
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "a request in a stream ended it");
                         return None;
@@ -97,7 +103,7 @@ pub(crate) fn frames(
                 }
             }
         };
-        let frame = Ok::<_, std::convert::Infallible>(Frame::data(frame));
+        let frame = Ok::<_, tonic::Status>(Frame::data(frame));
         Some((frame, (gateway, input, None, requests)))
     });
     tonic::body::Body::new(StreamBody::new(frames))

@@ -277,6 +277,18 @@ async fn a_stream_answers_while_its_requests_still_come() {
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_off_ends_the_call() {
+    let parts = [
+        Ok(Bytes::from_static(b"{\"create_request\":{\"watch_id\":5}}")),
+        Err(std::io::Error::other("gone")),
+    ];
+    let (status, body) = post("/v3/watch", Body::from_stream(tokio_stream::iter(parts))).await;
+    let want = "{\"result\":{\"watch_id\":\"5\",\"created\":true}}\n\
+                {\"error\":{\"code\":2,\"message\":\"gone\"}}\n";
+    assert_eq!((status, body.as_str()), (200, want));
+}
+
+#[tokio::test]
 async fn the_gateway_can_be_switched_off() {
     let options = Options {
         gateway_enabled: false,
