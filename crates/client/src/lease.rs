@@ -137,7 +137,11 @@ impl KeepAlive {
         }
         while Instant::now() < self.deadline {
             let sent = Instant::now();
-            match timeout_at(self.deadline, self.client.lease_renew(self.id)).await {
+            // A member that keeps silent must leave time to ask another one.
+            let half = self.deadline.saturating_duration_since(sent) / 2;
+            let most = self.client.request_timeout().min(half.max(RENEW_RETRY));
+            let client = self.client.with_timeout(most);
+            match timeout_at(self.deadline, client.lease_renew(self.id)).await {
                 Ok(Ok(answer)) if answer.ttl <= 0 => return None,
                 Ok(Ok(answer)) => {
                     // The server counts from a moment after it was asked.
