@@ -182,9 +182,10 @@ async fn member_changes_print_what_a_new_member_needs() -> Result<()> {
     let added = output(member, &args)?;
     let mut lines = added.lines();
     let first = lines.next().context("a first line")?;
-    let id = first.split(' ').nth(1).context("an ID")?;
+    // Padded to 16 digits with spaces, as by etcdctl.
+    let id = first.split_whitespace().nth(1).context("an ID")?;
     ensure!(
-        first.starts_with(&format!("Member {id} added as learner to cluster ")),
+        first.starts_with(&format!("Member {id:>16} added as learner to cluster ")),
         "{added}"
     );
     let rest: Vec<&str> = lines.collect();
@@ -214,12 +215,12 @@ async fn member_changes_print_what_a_new_member_needs() -> Result<()> {
         &["member", "update", id, "--peer-urls=http://127.0.0.1:2"],
     )?;
     ensure!(
-        updated.starts_with(&format!("Member {id} updated in cluster ")),
+        updated.starts_with(&format!("Member {id:>16} updated in cluster ")),
         "{updated}"
     );
     let removed = output(member, &["member", "remove", id])?;
     ensure!(
-        removed.starts_with(&format!("Member {id} removed from cluster ")),
+        removed.starts_with(&format!("Member {id:>16} removed from cluster ")),
         "{removed}"
     );
     let again = member.kvctl(&["member", "remove", id])?;
