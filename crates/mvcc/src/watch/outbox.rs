@@ -60,8 +60,6 @@ pub(crate) struct Item {
 struct Queue {
     items: VecDeque<(Item, usize)>,
     bytes: usize,
-    /// Events that wait.
-    events: usize,
     closed: bool,
     /// Somebody found no room, and wants to know when there is.
     wanted: bool,
@@ -128,7 +126,6 @@ impl Outbox {
             return Pushed::Refused;
         }
         queue.bytes += bytes;
-        queue.events += item.delivery.events();
         queue.items.push_back((item, bytes));
         Pushed::Queued(queue.take_waiter())
     }
@@ -153,7 +150,9 @@ impl Outbox {
 
     /// Number of events that wait.
     pub(crate) fn pending(&self) -> usize {
-        self.queue.lock().events
+        let queue = self.queue.lock();
+        let items = queue.items.iter();
+        items.map(|(item, _)| item.delivery.events()).sum()
     }
 
     /// Whether there is room. If not, [`Self::poll_pop`] says when half of it is free again.
@@ -170,7 +169,6 @@ impl Outbox {
         let mut queue = self.queue.lock();
         if let Some((item, bytes)) = queue.items.pop_front() {
             queue.bytes -= bytes;
-            queue.events -= item.delivery.events();
             let wanted = queue.wanted && queue.is_half_empty();
             queue.wanted &= !wanted;
             return Poll::Ready(Some((item, wanted)));
@@ -193,7 +191,6 @@ impl Outbox {
         let mut queue = self.queue.lock();
         queue.closed = true;
         queue.bytes = 0;
-        queue.events = 0;
         let waiting = std::mem::take(&mut queue.items);
         let waiter = queue.take_waiter();
         drop(queue);
