@@ -2,14 +2,15 @@
 //!
 //! [`pb`] holds what `proto/` generates, under etcd's package names; [`wire`] the messages that are
 //! written by hand because their stored encoding is sent as it is; [`error`] one row for every
-//! error that etcd's clients recognise by its text.
+//! error that etcd's clients recognise by its text; [`go`] what etcd's texts mean to Go.
 //!
 //! `Debug` of messages shows no values, passwords and tokens, but how long they are.
 //!
-//! There is no logic here: every other crate of the workspace may depend on this one.
+//! There is no other logic here: every other crate of the workspace may depend on this one.
 
 mod debug;
 pub mod error;
+pub mod go;
 pub mod pb;
 pub mod wire;
 

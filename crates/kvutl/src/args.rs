@@ -164,11 +164,6 @@ pub(crate) struct Restore {
 
 /// A boolean as Go reads it: flags may be bare or have `=true`, as in scripts for etcdutl.
 fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(format!(
-            "strconv.ParseBool: parsing {text:?}: invalid syntax"
-        )),
-    }
+    let complaint = || format!("strconv.ParseBool: parsing {text:?}: invalid syntax");
+    kvd_api::go::parse_bool(text.as_bytes()).ok_or_else(complaint)
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
+use kvd_api::go::parse_bool;
 use kvd_api::pb::kvdcommandpb::v2_request::Method as Change;
 use kvd_api::pb::kvdcommandpb::{V2Error, V2Request};
 
@@ -133,19 +134,10 @@ fn ttl(form: &Form) -> Result<Option<u64>, V2Error> {
     }
 }
 
-fn flag(text: &[u8]) -> Option<bool> {
-    match text {
-        b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Some(true),
-        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Some(false),
-        _ => None,
-    }
-}
-
 fn boolean(form: &Form, name: &str) -> Result<bool, V2Error> {
     match form.get(name) {
-        Some(text) => {
-            flag(text).ok_or_else(|| error(INVALID_FIELD, format!("invalid value for \"{name}\"")))
-        }
+        Some(text) => parse_bool(text)
+            .ok_or_else(|| error(INVALID_FIELD, format!("invalid value for \"{name}\""))),
         None => Ok(false),
     }
 }
@@ -155,7 +147,7 @@ fn nullable(form: &Form, name: &str) -> Result<Option<bool>, V2Error> {
     let Some(text) = form.get(name) else {
         return Ok(None);
     };
-    match flag(text) {
+    match parse_bool(text) {
         Some(value) => Ok(Some(value)),
         None => Err(error(INVALID_FIELD, format!("invalid value for {name}"))),
     }

@@ -1,5 +1,7 @@
 //! Integers and booleans as `strconv` reads them.
 
+use kvd_api::go;
+
 /// Reads a signed 64-bit integer. The error is Go's.
 pub(crate) fn parse_int(text: &str, radix: u32) -> Result<i64, String> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -21,11 +23,7 @@ pub(crate) fn parse_uint(text: &str, radix: u32) -> Result<u64, String> {
 
 /// Reads a boolean in any of Go's forms. The error is Go's.
 pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(failed("ParseBool", text, "invalid syntax")),
-    }
+    go::parse_bool(text.as_bytes()).ok_or_else(|| failed("ParseBool", text, "invalid syntax"))
 }
 
 fn failed(function: &str, text: &str, why: &str) -> String {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
+use kvd_api::go::parse_bool;
+
 use super::failure::{Failure, NO_TOPIC, Outcome};
 use super::help;
 use super::table::{COMMANDS, Command, Flag, GLOBALS, Kind, MEMBER_COMMANDS, UNBUILT};
@@ -190,18 +192,10 @@ impl Reading {
     }
 }
 
-fn truth(value: &str) -> Option<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// Whether a flag can have a value; the words say why not.
 fn check(flag: &Flag, value: &str) -> Result<(), String> {
     let is_good = match flag.kind {
-        Kind::Bool => truth(value).is_some(),
+        Kind::Bool => parse_bool(value.as_bytes()).is_some(),
         Kind::Int => value.parse::<i64>().is_ok(),
         Kind::Text => true,
         Kind::Duration => duration::parse(value).is_ok(),
@@ -217,7 +211,7 @@ impl Words {
     pub(super) fn is(&self, flag: &str) -> bool {
         self.flags
             .get(flag)
-            .and_then(|value| truth(value))
+            .and_then(|value| parse_bool(value.as_bytes()))
             .unwrap_or(false)
     }
 

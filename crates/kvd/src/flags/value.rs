@@ -48,11 +48,7 @@ fn parse_error() -> Complaint {
 
 /// Go's `strconv.ParseBool`.
 pub fn bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
+    kvd_api::go::parse_bool(text.as_bytes())
 }
 
 /// Go's `strconv.ParseInt(text, 0, 64)`.
